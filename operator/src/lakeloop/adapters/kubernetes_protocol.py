@@ -1,0 +1,44 @@
+"""What reconcilers need of a Kubernetes API server."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lakeloop.domain.plan import Event, Manifest, ObjectRef
+
+
+class KubernetesError(Exception):
+    """The API server refused or could not answer. `status` is the HTTP code (0: no answer), `reason` the API's CamelCase one."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class Kubernetes(Protocol):
+    """Typed by plain dicts: the shapes are the Kubernetes API's own. Every method raises KubernetesError, never a client's own exception."""
+
+    async def get(self, ref: ObjectRef) -> Mapping[str, Any] | None:
+        """A live read; None when there is no such object."""
+
+    async def list(self, api_version: str, kind: str, namespace: str | None, labels: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
+        """A live, labelled list."""
+
+    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
+        """The created object; None when one of that name is there already."""
+
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Mapping[str, Any]:
+        """Server-side apply, field manager `lakeloop`, forced."""
+
+    async def delete(self, ref: ObjectRef, *, grace_seconds: int | None = None) -> None:
+        """Deletes in the background; no error when it is gone. `ref.uid` is a precondition where given."""
+
+    async def patch_status(self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None) -> Mapping[str, Any]:
+        """Replaces the status subresource. With a resource version, a conflict raises KubernetesError(409)."""
+
+    async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
+        """Replaces metadata.finalizers; 409 on a conflict."""
+
+    async def emit(self, regarding: ObjectRef, event: Event) -> None:
+        """Best effort: a failure is logged and forgotten."""

@@ -1,0 +1,1 @@
+"""From types to CRDs, RBAC, values schema and API reference."""

@@ -1,0 +1,63 @@
+"""What a reconcile pass decided to do: data, not actions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One object in the cluster. `uid`, where known, is a precondition of a deletion."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes event on the reconciled resource. `reason` is part of the API: CamelCase."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+class Effect:
+    """A write outside Kubernetes (MLflow, object store). Each kind of effect is a frozen dataclass derived from this one.
+
+    Effects are idempotent: what they made is seen by the next pass's `gather`, and only then goes into status.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of `decide`.
+
+    Applied in this order: finalizer, status when `status_first`, effects, apply, delete, status otherwise, events.
+    A crash between any two is repaired by the next pass, since `decide` looks at what is and not at what was planned.
+    """
+
+    policy: str
+    """Name of the policy that decided; goes to the logs."""
+    reason: str
+    """One sentence on why; goes to the logs."""
+    status: Mapping[str, Any] | None = None
+    """The whole next status; None leaves it. Skipped where it equals the present one."""
+    status_first: bool = False
+    """True where status fixes an identity (run number, uid, pinned versions): it must be stored before anything is made."""
+    finalizer: bool | None = None
+    """True: ours must be there; False: take it off; None: leave it."""
+    effects: Sequence[Effect] = ()
+    apply: Sequence[Manifest] = ()
+    """Server-side applied in order, field manager `lakeloop`, forced."""
+    create: Sequence[Manifest] = ()
+    """Created, not applied: for pods, which must never be changed or made twice. AlreadyExists is success."""
+    delete: Sequence[ObjectRef] = ()
+    requeue_after: float | None = None
+    """Seconds until the next look; None = only when something happens. 0 = at once."""
+    events: Sequence[Event] = field(default=())

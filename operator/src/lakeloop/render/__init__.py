@@ -1,0 +1,1 @@
+"""Manifests: pure functions, one module for each child resource."""

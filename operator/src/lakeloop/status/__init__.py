@@ -1,0 +1,1 @@
+"""Conditions and summaries: pure functions."""
