@@ -1,0 +1,76 @@
+# Lakeloop. `make` alone prints this help. Everything is safe to run twice.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+STATE := $(CURDIR)/.lakeloop
+UV := $(shell command -v uv || echo $(STATE)/tools/bin/uv)
+UV_VERSION := 0.13.9
+RUN := $(UV) run --quiet --frozen
+OPERATOR := $(RUN) --project operator
+LOCAL := $(RUN) --project localcluster localcluster
+PYTEST := -q --import-mode=importlib -p no:cacheprovider
+export KUBECONFIG_FILE := $(STATE)/kubeconfig
+
+.PHONY: help
+help: ## Print this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use
+.PHONY: demo up down status
+demo: up ## Everything from nothing to a served prediction; leaves the cluster up
+	$(OPERATOR) python -m lakeloop.cli.demo --kubeconfig $(STATE)/kubeconfig
+
+up: tools ## A cluster with the platform and the operator (kind if a Docker engine answers, else localcluster)
+	$(LOCAL) platform
+
+down: tools ## The cluster and all that `make up` made, gone again
+	$(LOCAL) down
+
+status: tools ## What runs, and where its logs are
+	$(LOCAL) status
+
+##@ Develop
+.PHONY: test lint unit integration e2e bench generate update-golden images tools format
+test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
+
+lint: tools ## ruff, mypy, import-linter, and drift of generated files
+	@for p in $(PROJECTS); do echo "── lint $$p"; $(RUN) --project $$p ruff check $$p; $(RUN) --project $$p ruff format --check $$p; (cd $$p && $(RUN) mypy); done
+	$(OPERATOR) ruff check --config operator/pyproject.toml tests benchmarks
+	$(OPERATOR) ruff format --check --config operator/pyproject.toml tests benchmarks
+	cd operator && $(RUN) lint-imports --config .importlinter
+	$(OPERATOR) python -m lakeloop.codegen --check
+
+unit: tools ## Pure tests, seconds
+	$(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
+	$(RUN) --project images/trainer pytest $(PYTEST) tests/unit/trainer
+	$(RUN) --project images/model-server pytest $(PYTEST) tests/unit/server
+
+integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server
+	$(LOCAL) binaries
+	$(OPERATOR) pytest $(PYTEST) tests/integration tests/charts
+
+e2e: up ## A real node: samples and documented commands, as written
+	$(OPERATOR) pytest $(PYTEST) tests/e2e
+
+bench: up ## Ratios against what a user would pick instead
+	$(OPERATOR) python benchmarks/run.py
+
+generate: tools ## CRDs, RBAC, values schema, API reference from the types
+	$(OPERATOR) python -m lakeloop.codegen
+
+update-golden: tools ## Rewrite the golden files of rendered manifests
+	UPDATE_GOLDEN=1 $(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
+
+images: tools ## Build the images and load them into the cluster
+	$(LOCAL) images build && $(LOCAL) images load
+
+format: tools ## Format the code
+	@for p in $(PROJECTS); do $(RUN) --project $$p ruff check --fix -q $$p; $(RUN) --project $$p ruff format -q $$p; done
+	$(OPERATOR) ruff format -q --config operator/pyproject.toml tests benchmarks
+
+tools: $(UV)
+$(STATE)/tools/bin/uv:
+	python3 -m venv $(STATE)/tools
+	$(STATE)/tools/bin/pip install --quiet uv==$(UV_VERSION)
+
+PROJECTS := operator localcluster images/trainer images/model-server
