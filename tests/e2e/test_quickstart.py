@@ -1,0 +1,97 @@
+"""The demo as documented, and what follows it: the alias moves, the server rolls forward and loses no request."""
+
+import json
+import subprocess
+import threading
+import urllib.request
+from typing import Any
+
+import pytest
+
+from lakeloop.cli.demo import address, condition, fresh
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def demo(platform: Any) -> Any:
+    """`make demo`'s own command, run once for the module."""
+    done = subprocess.run(["python", "-m", "lakeloop.cli.demo", "--kubeconfig", str(platform.kubeconfig)], capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_demo_prints_a_served_prediction(demo: str) -> None:
+    assert "the same model fitted by hand answers the same" in demo
+
+
+def test_the_run_is_recorded_both_ways(platform: Any, demo: str) -> None:
+    run = platform.kubectl.get("trainingjob", "quickstart")["status"]["run"]
+    assert run["inputs"][0]["version"] >= 0
+    logged = platform.mlflow("GET", "runs/get", run_id=run["mlflow"]["runId"])["run"]
+    assert logged["info"]["status"] == "FINISHED"
+    datasets = [entry["dataset"]["name"] for entry in logged["inputs"]["dataset_inputs"]]
+    assert datasets == ["points"]
+    params = {entry["key"]: entry["value"] for entry in logged["data"]["params"]}
+    assert params["0.C"] == "1"
+    version = platform.mlflow("GET", "model-versions/get", name=run["model"]["name"], version=run["model"]["version"])["model_version"]
+    tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+    assert tags["lakeloop.io/input.points"] == f"s3a://lake/quickstart/points@{run['inputs'][0]['version']}"
+    assert tags["lakeloop.io/run-uid"] == run["uid"]
+    assert tags["lakeloop.io/digest"] == run["model"]["digest"]
+
+
+def test_columns_of_kubectl_get(platform: Any, demo: str) -> None:
+    table = platform.kubectl("-n", "lakeloop-demo", "get", "tj", "quickstart")
+    assert table.splitlines()[0].split() == ["NAME", "RUN", "PHASE", "TABLE", "METRIC", "MODEL", "AGE"]
+    assert "points@" in table
+    assert "quickstart/" in table
+
+
+class Load:
+    """Asks `/invocations` without a pause until stopped; counts answers by model and keeps every failure."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        body = json.dumps({"inputs": [[1]]}).encode()
+        while not self._over.is_set():
+            request = urllib.request.Request(f"{self.url}/invocations", body, {"Content-Type": "application/json"})
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    answer.read()
+                    self.answers.append(answer.headers["x-lakeloop-model"])
+            except OSError as error:
+                self.failures.append(repr(error))
+
+
+def test_a_new_version_takes_over_and_loses_no_request(platform: Any, demo: str) -> None:
+    before = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
+    with Load(address(platform.kubectl, "quickstart")) as load:
+        platform.kubectl("-n", "lakeloop-demo", "annotate", "tj", "quickstart", f"lakeloop.io/run-now=again-{before}", "--overwrite")
+        run = platform.until("trainingjob", "quickstart", lambda obj: obj["status"]["run"].get("model", {}).get("version", before) != before and condition(obj, "Ready")["status"] == "True")["status"]["run"]
+        platform.until("modeldeployment", "quickstart", lambda obj: fresh(obj) and obj["status"]["stable"]["version"] == run["model"]["version"] and condition(obj, "RollingOut").get("status") != "True")
+    assert load.failures == []
+    assert load.answers[0] == f"quickstart/{before}"
+    assert load.answers[-1] == f"quickstart/{run['model']['version']}"
+
+
+def test_moving_the_alias_back_rolls_back(platform: Any, demo: str) -> None:
+    now = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
+    platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
+    platform.until("modeldeployment", "quickstart", lambda obj: obj["status"]["stable"]["version"] == 1)
+    platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version=str(now))
+    platform.until("modeldeployment", "quickstart", lambda obj: obj["status"]["stable"]["version"] == now)
