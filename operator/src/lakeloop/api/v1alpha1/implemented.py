@@ -1,0 +1,124 @@
+"""Which fields this release acts on. The others are refused (`Stalled`, reason `NotImplemented`), never silently ignored."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from lakeloop.api.v1alpha1.base import field_path
+from lakeloop.api.v1alpha1.modeldeployment import ModelDeploymentSpec
+from lakeloop.api.v1alpha1.trainingjob import TrainingJobSpec
+
+Kind = Literal["TrainingJob", "ModelDeployment"]
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A field that is not acted on. `when` tells from the written value whether it asks for something."""
+
+    path: str
+    """Below `spec`; `[*]` stands for every item of a list."""
+    what: str
+    """What is refused, for the docs: a value, or `any`."""
+    when: Callable[[Any], bool]
+
+
+def _any(path: str) -> NotYet:
+    return NotYet(path, "any", lambda _: True)
+
+
+def _some(path: str) -> NotYet:
+    return NotYet(path, "anything but empty", bool)
+
+
+def _value(path: str, *values: Any) -> NotYet:
+    return NotYet(path, ", ".join(f"`{_text(value)}`" for value in values), lambda written: written in values)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
+    "TrainingJob": (
+        _value("inputs[*].ingest.mode", "Merge"),
+        _value("dataset.split.by", "Time"),
+        _some("dataset.expectations"),
+        _value("estimator.library", "spark"),
+        _any("script"),
+        _any("project"),
+        _some("dependencies.pip"),
+        _any("search"),
+        _some("evaluation.thresholds"),
+        _any("evaluation.champion"),
+        NotYet("explanation", "any but `method: None`", lambda written: written.get("method") != "None"),
+        _value("spark.dynamicAllocation.enabled", True),
+        _any("triggers.schedule"),
+        _any("triggers.delta"),
+        NotYet("runPolicy.retries.application", "above 0", lambda written: written > 0),
+        _any("runPolicy.logs"),
+    ),
+    "ModelDeployment": (
+        _any("autoscaling"),
+        _any("server.batching"),
+        _any("gates.signature.allowBreakingChange"),
+        _any("gates.replay"),
+        _value("gates.approval", "Required"),
+        _value("strategy.type", "BlueGreen", "Canary"),
+        _any("strategy.preview"),
+        _value("strategy.onFailure", "Pause"),
+        _any("analysis"),
+        _any("shadow"),
+        _any("route"),
+        _any("capture"),
+        _any("drift"),
+    ),
+}
+
+_SPECS: Mapping[Kind, type[TrainingJobSpec] | type[ModelDeploymentSpec]] = {
+    "TrainingJob": TrainingJobSpec,
+    "ModelDeployment": ModelDeploymentSpec,
+}
+
+
+def unimplemented_fields(kind: Kind, spec: Mapping[str, Any]) -> list[str]:
+    """Paths (`spec.inputs[0].ingest.mode`) of what the raw spec asks for and this release does not do, in a fixed order.
+
+    Fields that this release has never heard of, because the CRD is newer than the operator, are among them.
+    """
+    known = [
+        f"spec.{path}"
+        for entry in NOT_YET[kind]
+        for path, written in _written(spec, entry.path)
+        if written is not None and entry.when(written)
+    ]
+    return known + _unknown(kind, spec)
+
+
+def _written(value: Any, path: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    head, _, rest = path.partition(".")
+    name = head.removesuffix("[*]")
+    found = value.get(name, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    if found is _ABSENT:
+        return
+    here = f"{prefix}.{name}" if prefix else name
+    several = head != name and isinstance(found, list)
+    for where, item in [(f"{here}[{i}]", item) for i, item in enumerate(found)] if several else [(here, found)]:
+        if rest:
+            yield from _written(item, rest, where)
+        else:
+            yield where, item
+
+
+def _unknown(kind: Kind, spec: Mapping[str, Any]) -> list[str]:
+    try:
+        _SPECS[kind].model_validate(spec, extra="forbid", by_alias=True, by_name=False)
+    except ValidationError as error:
+        return [
+            field_path(("spec", *each["loc"]))
+            for each in error.errors(include_url=False, include_context=False, include_input=False)
+            if each["type"] == "extra_forbidden"
+        ]
+    return []
