@@ -1,0 +1,1 @@
+"""Serves one version of one registered MLflow model: fetched, verified, warm, over HTTP."""

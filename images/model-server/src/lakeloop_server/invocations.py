@@ -1,0 +1,195 @@
+"""`/invocations`: MLflow's own parsing, enforcement and serialisation, with errors that say no more than a caller needs.
+
+Protocol: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally (`mlflow models serve`). Everything that
+decides what an answer's bytes are is `mlflow.pyfunc.scoring_server`'s; this module only puts the stages together, so
+that it knows which stage failed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import traceback
+from http import HTTPStatus
+from io import BytesIO, StringIO
+from typing import Any, NoReturn
+
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server as mlflow_server
+from mlflow.types import Schema
+
+from lakeloop_server.errors import RequestError, bad_request
+from lakeloop_server.model import ServedModel
+
+logger = logging.getLogger(__name__)
+
+# Reasons of MLflow that name columns and types but no value
+_TELLABLE = [
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"(Model is missing inputs \[.*?\]\.)( Note that there were extra inputs.*)?",
+        r"(Model inference is missing inputs\. The model signature declares \d+ inputs +but the provided value only has "
+        r"\d+ inputs\.).*",
+        r"(Incompatible input types for column [^\n]{1,200}?\. Can not safely convert \S{1,40} to \S{1,40}\.)( .*)?",
+        r"(Failed to convert column [^\n]{1,200}? from type \S{1,40} to \S{1,40}\.)",
+        r"(Shape of input \([\d, -]*\) does not match expected shape \([\d, -]*\)\.)",
+        r"(dtype of input \S{1,40} does not match expected dtype \S{1,40})",
+        r"(Missing required properties: \[[^\n]{0,300}\])",
+        r"(Expected input to be DataFrame\. Found: \w{1,40})",
+    )
+]
+_CONVERSION = re.compile(
+    r"Invalid input\. (?P<told>Data is not compatible with model signature\. Failed to convert column "
+    r"[^\n]{1,200}? to type '[^']{1,100}'\.) Error: .*",
+    re.DOTALL,
+)
+_FORMATS = "dataframe_split, dataframe_records, instances, inputs"
+
+
+class ModelFailure(RequestError):
+    """The model's own code raised: 400 as MLflow answers it, but counted apart from callers' mistakes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            HTTPStatus.BAD_REQUEST,
+            "BAD_REQUEST",
+            "The model failed on this input. Check that the values are ones that the model can handle",
+        )
+
+
+def score(body: bytes, content_type: str | None, model: ServedModel) -> bytes:
+    """The answer's body, byte for byte that of `mlflow models serve`. Raises RequestError."""
+    data, params, unified = parse(body, content_type, model)
+    predictions = predict(model, data, params)
+    return serialise(predictions, unified)
+
+
+def media_type(content_type: str | None) -> str:
+    """The MIME type of a request, parameters checked as MLflow does; raises RequestError (415)."""
+    if not content_type:
+        raise _unsupported("Say which with the header Content-Type: application/json or text/csv")
+    mime, *pairs = (part.strip() for part in content_type.split(";"))
+    parameters = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    if parameters.get("charset", "utf-8").lower() != "utf-8":
+        raise _unsupported("Only the charset UTF-8 is understood")
+    if set(parameters) - {"charset"}:
+        raise _unsupported("The only parameter of Content-Type that is understood is charset")
+    if mime not in mlflow_server.CONTENT_TYPES:
+        raise _unsupported("Send application/json or text/csv")
+    return mime
+
+
+def _unsupported(message: str) -> RequestError:
+    return RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+
+
+def parse(body: bytes, content_type: str | None, model: ServedModel) -> tuple[Any, dict[str, Any] | None, bool]:
+    """Data as MLflow hands it to a model, its params, and whether the answer goes without the key `predictions`."""
+    mime = media_type(content_type)
+    try:
+        if mime == mlflow_server.CONTENT_TYPE_JSON:
+            parsed = mlflow_server._parse_json_data(body, model.pyfunc.metadata, model.input_schema)
+            return parsed.data, parsed.params, parsed.is_unified_llm_input
+        if mime == mlflow_server.CONTENT_TYPE_CSV:
+            return mlflow_server.parse_csv_input(StringIO(body.decode()), model.input_schema), None, False
+        return mlflow_server.parse_parquet_input(BytesIO(body)), None, False
+    except Exception as error:
+        _refuse_input(error, mime, body, model.input_schema)
+
+
+def _refuse_input(error: Exception, mime: str, body: bytes, schema: Schema | None) -> NoReturn:
+    if mime == mlflow_server.CONTENT_TYPE_PARQUET:
+        if any(isinstance(link, ImportError) for link in _chain(error)):
+            raise _unsupported("This server cannot read Parquet. Send application/json or text/csv") from error
+        raise bad_request("The body is not a Parquet file that can be read") from error
+    if any(isinstance(link, UnicodeDecodeError) for link in _chain(error)):
+        raise bad_request("The body is not valid UTF-8") from error
+    if mime == mlflow_server.CONTENT_TYPE_CSV:
+        types = " with columns of the types in the model's signature" if schema is not None else ""
+        raise bad_request(f"The body is not CSV with a header line{types}") from error
+    for link in _chain(error):
+        if isinstance(link, json.JSONDecodeError):
+            raise bad_request(f"The body is not valid JSON: line {link.lineno} column {link.colno}") from error
+        if isinstance(link, RecursionError):
+            raise bad_request("The body is nested too deeply") from error
+    told = _CONVERSION.fullmatch(getattr(error, "message", ""))
+    if told is not None:
+        raise bad_request(told["told"]) from error
+    raise bad_request(_describe_json(body)) from error
+
+
+def _describe_json(body: bytes) -> str:
+    """What is wrong with JSON that MLflow could parse but not use, without repeating any of it."""
+    content = json.loads(body) if len(body) < 4_000_000 else {}
+    if not isinstance(content, dict):
+        return f"The body must be a JSON object with exactly one of {_FORMATS}"
+    found = [key for key in _FORMATS.split(", ") if key in content]
+    if len(found) != 1:
+        what = "several of them" if found else "none"
+        return f"The body must be a JSON object with exactly one of {_FORMATS}: found {what}"
+    shapes = {
+        "dataframe_split": "an object with data, and columns and index where wanted: as many columns as each row has",
+        "dataframe_records": "a list of objects, one per row",
+        "instances": "a list of rows, all with the same names, whose types are those of the model's signature",
+        "inputs": "the model's inputs by name, or one array, with the types of the model's signature",
+    }
+    return f"{found[0]} cannot be read as model input. It must be {shapes[found[0]]}"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    links: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in links:
+        links.append(current)
+        current = current.__cause__ or current.__context__
+    return links
+
+
+def predict(model: ServedModel, data: Any, params: dict[str, Any] | None) -> Any:
+    """Enforces the signature and calls the model. Raises RequestError (input refused) and ModelFailure."""
+    try:
+        if "params" in inspect.signature(model.pyfunc.predict).parameters:
+            return model.pyfunc.predict(data, params=params)
+        return model.pyfunc.predict(data)
+    except MlflowException as error:
+        raise refused_by_signature(error) from error
+    except Exception as error:
+        # Where, but not what: the text of an exception may hold a caller's values
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        logger.warning("the model raised %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
+        raise ModelFailure from error
+
+
+def refused_by_signature(error: MlflowException) -> RequestError:
+    """The caller's error for MLflow's, with its status: names and types of columns, but no values and no schema."""
+    status = error.get_http_status_code()
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return RequestError(status, "INTERNAL_ERROR", "The prediction failed")
+    code = str(error.error_code)
+    for link in _chain(error):
+        text = link.message if isinstance(link, MlflowException) else str(link)
+        for pattern in _TELLABLE:
+            if (match := pattern.fullmatch(text.strip())) is not None:
+                return RequestError(status, code, f"The input does not match the model's signature: {match[1]}")
+    if "params" in error.message.lower() or "parameters" in error.message.lower():
+        text = "The params, or the input, do not match the model's signature"
+        return RequestError(status, code, text)
+    return RequestError(status, code, "The input does not match the model's signature")
+
+
+def serialise(predictions: Any, unified: bool) -> bytes:
+    """MLflow's JSON of predictions. Raises RequestError (500) for what it cannot express."""
+    result = StringIO()
+    try:
+        if unified:
+            mlflow_server.unwrapped_predictions_to_json(predictions, result)
+        else:
+            mlflow_server.predictions_to_json(predictions, result)
+    except Exception as error:
+        logger.warning("predictions of type %s cannot be written as JSON", type(predictions).__name__)
+        raise RequestError(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "The model's answer cannot be written as JSON"
+        ) from error
+    return result.getvalue().encode()
