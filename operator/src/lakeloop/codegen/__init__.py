@@ -1,1 +1,1 @@
-"""From types to CRDs, RBAC, values schema and API reference."""
+"""Types → CRDs, RBAC and the API reference: `python -m lakeloop.codegen`, with `--check` for what is out of date."""

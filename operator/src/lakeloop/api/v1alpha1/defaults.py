@@ -1,7 +1,7 @@
 """The effective spec: what the user wrote, with the defaults filled in.
 
-Each `Effective…` type is the written type with some fields that can no longer be None. Their defaults are stated here and nowhere
-else; the reference is generated from them. What the operator's settings decide (images, endpoint) stays None.
+Each `Effective…` type is the written type with some fields that can no longer be None. Their defaults are stated here
+and nowhere else; the reference is generated from them. What settings decide (images, endpoint) stays None.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -305,8 +305,8 @@ def _effective(kind: type[_Model], written: ApiModel) -> _Model:
 def effective_training_spec(spec: tj.TrainingJobSpec) -> EffectiveTrainingSpec:
     """The training spec with defaults.
 
-    Still None: what the operator's settings or the object's name decide (spark.image, storage.*, tracking.experiment) and
-    what only the data tells (objective, dataset.query, dataset.features).
+    Still None: what the operator's settings or the object's name decide (spark.image, storage.*, tracking.experiment),
+    and what only the data tells (objective, dataset.query, dataset.features).
     """
     return _effective(EffectiveTrainingSpec, spec)
 
@@ -314,14 +314,14 @@ def effective_training_spec(spec: tj.TrainingJobSpec) -> EffectiveTrainingSpec:
 def effective_deployment_spec(spec: md.ModelDeploymentSpec) -> EffectiveDeploymentSpec:
     """The deployment spec with defaults.
 
-    Still None: what the operator's settings or the object's name decide (server.image, server.resources, server.workers,
-    storage.*, route.path), and parts that are off unless written (autoscaling, drift and so on).
+    Still None: what the operator's settings or the object's name decide (server.image, server.resources,
+    server.workers, storage.*, route.path), and parts that are off unless written (autoscaling, drift and so on).
     """
     return _effective(EffectiveDeploymentSpec, spec)
 
 
 def storage_secret_name(storage: Storage | None) -> str | None:
-    """The Secret whose credentials are used; None where a service account of the user's own has them (workload identity)."""
+    """The Secret whose credentials are used; None where the user's service account has them (workload identity)."""
     if storage is not None and storage.secret_ref is not None and storage.secret_ref.name:
         return storage.secret_ref.name
     if storage is not None and storage.service_account_name and storage.secret_ref is None:

@@ -1,4 +1,4 @@
-"""Which fields this release acts on. The others are refused (`Stalled`, reason `NotImplemented`), never silently ignored."""
+"""Which fields this release acts on. The others are refused (`Stalled`, reason `NotImplemented`), not ignored."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ _SPECS: Mapping[Kind, type[TrainingJobSpec] | type[ModelDeploymentSpec]] = {
 
 
 def unimplemented_fields(kind: Kind, spec: Mapping[str, Any]) -> list[str]:
-    """Paths (`spec.inputs[0].ingest.mode`) of what the raw spec asks for and this release does not do, in a fixed order.
+    """Paths (`spec.inputs[0].ingest.mode`) of what the raw spec asks for and this release does not do, in order.
 
     Fields that this release has never heard of, because the CRD is newer than the operator, are among them.
     """
@@ -104,8 +104,8 @@ def _written(value: Any, path: str, prefix: str = "") -> Iterator[tuple[str, Any
     if found is _ABSENT:
         return
     here = f"{prefix}.{name}" if prefix else name
-    several = head != name and isinstance(found, list)
-    for where, item in [(f"{here}[{i}]", item) for i, item in enumerate(found)] if several else [(here, found)]:
+    several = enumerate(found) if head != name and isinstance(found, list) else None
+    for where, item in [(here, found)] if several is None else [(f"{here}[{i}]", each) for i, each in several]:
         if rest:
             yield from _written(item, rest, where)
         else:
