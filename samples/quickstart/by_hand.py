@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["scikit-learn==1.9.1", "pandas==3.1.0"]
+# dependencies = ["scikit-learn==1.9.1", "pandas==3.1.1"]
 # ///
 """The quickstart's model, fitted by hand on the same five rows: what the served model must agree with.
 

@@ -31,15 +31,17 @@ def build(names: tuple[str, ...], docker: bool) -> None:
 @click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which cluster.")
 def load(name: str) -> None:
     """Put the built images into the node, under their own names and as `:dev`."""
-    from localcluster.node import lifecycle
+    from localcluster.node import lifecycle, loader
 
     path = building.record(checkout())
     if not path.is_file():
         raise LocalClusterError(f"{path} is not there: run `localcluster images build` first")
+    node = lifecycle.find(name)
     for reference in json.loads(path.read_text()).values():
         if building.buildah_has(reference):
-            for image in (reference, building.development_tag(reference)):
-                lifecycle.load_image(name, image)
+            new = loader.load_from_buildah(node.process.pid, reference, node.layout.state / "tmp")
+            loader.tag(node.process.pid, reference, building.development_tag(reference))
+            say(f"{reference}: {'loaded' if new else 'there already'}")
 
 
 @images.command("list")

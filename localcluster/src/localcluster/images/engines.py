@@ -40,7 +40,7 @@ def with_go(lent: Lent, module: Path) -> Lent:
 
     subprocess.run(["go", "mod", "download"], check=True, cwd=module, env={**os.environ, "GOFLAGS": ""})
     toolchain, modules, builds = go_env("GOROOT", "GOMODCACHE", "GOCACHE")
-    mounts = [(toolchain, "/usr/local/go", "ro"), (modules, "/go/pkg/mod", "rw"), (builds, "/tmp/.cache/go-build", "rw")]  # noqa: S108
+    mounts = [(toolchain, "/usr/local/go", "ro"), (modules, "/go/pkg/mod", "rw"), (builds, "/root/.cache/go-build", "rw")]
     return Lent([*lent.mounts, *mounts], {**(lent.arguments or {}), "GOPROXY": "off"})
 
 
