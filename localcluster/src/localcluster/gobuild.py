@@ -29,7 +29,7 @@ _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/vers
 
 @dataclass(frozen=True)
 class Program:
-    """One binary: the Go package that it comes from, and how long it took cold on two cores beside the ones before it."""
+    """One binary: the Go package it comes from, and how long it took cold on two cores after those before it."""
 
     name: str
     package: str

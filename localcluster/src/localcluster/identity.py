@@ -1,4 +1,4 @@
-"""Names and addresses that belong to one cluster. Pure: all follow from the checkout's folder and the cluster's name."""
+"""Names and addresses that belong to one cluster. Pure: all follow from the checkout's folder and the name."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def identify(root: Path, name: str) -> Identity:
     """
     if not _NAME.fullmatch(name):
         raise LocalClusterError(
-            f"--name {name!r}: use lower-case letters, digits and '-', at most 30 characters, starting and ending with a letter or digit"
+            f"--name {name!r}: use lower-case letters, digits and '-', "
+            "at most 30 characters, starting and ending with a letter or digit"
         )
     return Identity(name, hashlib.sha256(f"{root}\0{name}".encode()).hexdigest()[:8])
 
@@ -80,7 +81,7 @@ class Link:
 
 
 def allocate(identity: Identity, taken: Iterable[IPv4Network]) -> Link:
-    """The first free /30 of the pool, looking from a place that the identity gives, so that a cluster keeps its address.
+    """The first free /30 of the pool, looking from where the identity says, so that a cluster keeps its address.
 
     ``taken`` are all networks that the host has addresses in or routes to, default routes left out.
     """

@@ -11,7 +11,7 @@ import yaml
 
 
 def render(name: str, server: str, ca: bytes, certificate: bytes, key: bytes) -> dict[str, Any]:
-    """A kubeconfig with one cluster, one user and one context, all called ``name``; PEM bytes in, embedded as base64."""
+    """A kubeconfig with one cluster, one user and one context, all called ``name``; PEM in, base64 inside."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

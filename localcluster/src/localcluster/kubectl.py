@@ -20,7 +20,7 @@ class Kubectl:
     kubeconfig: Path
 
     def run(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        """Run kubectl and return its stdout. Raises LocalClusterError with its words when it fails or takes too long."""
+        """Run kubectl and return its stdout. Raises LocalClusterError with its words on failure or timeout."""
         command = [str(self.binary), f"--kubeconfig={self.kubeconfig}", *args]
         # A proxy of the user's shell must not come between this machine and its own node.
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
@@ -36,7 +36,14 @@ class Kubectl:
 
     def apply(self, manifests: str) -> None:
         """Server-side apply of a YAML text, so that applying it twice changes nothing."""
-        self.run("apply", "--server-side", "--force-conflicts", "--field-manager=localcluster", "--filename=-", stdin=manifests)
+        self.run(
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=localcluster",
+            "--filename=-",
+            stdin=manifests,
+        )
 
     def get(self, *args: str) -> Any:
         """``kubectl get … --output=json``, parsed."""

@@ -91,7 +91,7 @@ def file_system(path: Path, mountinfo: str) -> str:
 
 
 def state_folder(record: Path, unique: str, kind: str) -> Path:
-    """Where the state goes, given the file system type of ``record``: there, or under /var/lib where it would not work."""
+    """Where the state goes by the file system type of ``record``: there, or under /var/lib where it would not work."""
     return _FALLBACK / unique if kind in _NO_OVERLAY_ON_TOP or kind.startswith("fuse") else record
 
 

@@ -92,7 +92,9 @@ def archive_ids(path: Path) -> dict[str, str]:
         found = {}
         for described in _member(archive, "index.json")["manifests"]:
             annotations = described.get("annotations", {})
-            reference = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
+            reference = annotations.get("io.containerd.image.name") or annotations.get(
+                "org.opencontainers.image.ref.name"
+            )
             manifest = _member(archive, _blob(described["digest"]))
             if reference and "config" in manifest:
                 found[reference] = manifest["config"]["digest"]

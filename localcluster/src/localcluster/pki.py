@@ -76,7 +76,7 @@ def leaves(node_name: str, node_address: IPv4Address) -> tuple[Leaf, ...]:
 
 
 def ensure(folder: Path, wanted: Sequence[Leaf]) -> None:
-    """Make what is missing of CAs, the service-account key pair (``sa.key``, ``sa.pub``) and ``wanted`` in ``folder``."""
+    """Make what ``folder`` lacks of the CAs, the service-account keys (``sa.key``, ``sa.pub``) and ``wanted``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in AUTHORITIES:
         if not (folder / f"{name}.crt").is_file():

@@ -1,4 +1,4 @@
-"""Processes by identity, not by number: a pid and the moment it started, so that a reused pid is never taken for ours."""
+"""Processes by identity: a pid and the moment it started, so that a reused pid is never taken for ours."""
 
 from __future__ import annotations
 
@@ -85,3 +85,11 @@ def children(pid: int) -> list[int]:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def argument_zero(pid: int) -> str:
+    """The first argument that a process was started with, empty when it is gone."""
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])
+    except OSError:
+        return ""

@@ -28,9 +28,51 @@ int main(void) {
 }
 """
 APPLETS = (
-    "cat chmod chown cp cut date dd df echo env false find grep head hostname httpd id ip kill ls mkdir mv nc nslookup ping ps rm "
-    "rmdir sed seq sh sleep sort stat tail tar test touch true uname vi wc wget whoami"
-).split()
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "httpd",
+    "id",
+    "ip",
+    "kill",
+    "ls",
+    "mkdir",
+    "mv",
+    "nc",
+    "nslookup",
+    "ping",
+    "ps",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "tail",
+    "tar",
+    "test",
+    "touch",
+    "true",
+    "uname",
+    "vi",
+    "wc",
+    "wget",
+    "whoami",
+)
 
 
 def pause() -> Image:

@@ -154,7 +154,7 @@ def kube_proxy(node_name: str) -> tuple[str, ...]:
 
 
 def enter(pid: int, argv: Sequence[str]) -> list[str]:
-    """Run ``argv`` in the node's namespaces. Not ``ip netns exec``: that makes a mount namespace of its own each time."""
+    """Run ``argv`` in the node's namespaces. (``ip netns exec`` would make a mount namespace of its own.)"""
     return ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", "--uts", "--", *argv]
 
 

@@ -32,7 +32,8 @@ state = "/run/containerd"
 oom_score = 0
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp",
 ]
 
 [grpc]
@@ -65,7 +66,7 @@ conf_dir = "{CNI_CONFIG}"
 
 
 def cni() -> dict[str, Any]:
-    """The pod network: a bridge in the node's namespace that masquerades nothing, so that nothing leaves the machine."""
+    """The pod network: a bridge in the node's namespace; nothing is masqueraded, so nothing leaves the machine."""
     bridge = {
         "type": "bridge",
         "bridge": "cni0",
@@ -85,10 +86,11 @@ def cni() -> dict[str, Any]:
     }
 
 
-def kubelet(cgroup: str) -> str:
+def kubelet(cgroup: str, *, restrict_oom_score: bool) -> str:
     """``KubeletConfiguration`` (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/).
 
     ``cgroup``: below every controller's root; all pods go there, so that ``down`` finds what is left of them.
+    ``restrict_oom_score``: root may not lower scores here, so the kubelet leaves its own as it is.
     """
     return _yaml(
         {
@@ -117,6 +119,7 @@ def kubelet(cgroup: str) -> str:
             "imageGCLowThresholdPercent": 99,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
             "registerNode": True,
+            "oomScoreAdj": 0 if restrict_oom_score else -999,
         }
     )
 

@@ -59,7 +59,7 @@ def interface_exists(name: str) -> bool:
 
 
 def connect(identity: Identity, link: Link, pid: int) -> None:
-    """Make the veth pair: ``eth0`` in the namespace of ``pid``, the other end on the host, which forwards nothing from it."""
+    """Make the veth pair: ``eth0`` in the namespace of ``pid``; the host forwards nothing from its own end."""
     name = identity.host_interface
     disconnect(identity)
     run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
@@ -90,7 +90,9 @@ def hierarchies(root: Path = CGROUPS) -> list[Path]:
     """The mounted cgroup hierarchies: one for v2, one a controller for v1 (unused unified one included)."""
     if (root / "cgroup.controllers").exists():
         return [root]
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists())
+    return sorted(
+        path for path in root.iterdir() if path.is_dir() and not path.is_symlink() and (path / "cgroup.procs").exists()
+    )
 
 
 def missing_controllers(root: Path = CGROUPS) -> list[str]:

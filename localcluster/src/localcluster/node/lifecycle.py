@@ -51,8 +51,21 @@ def find(name: str) -> Node:
     return Node(place, process, _read_link(place))
 
 
+def load_image(name: str, image: str) -> None:
+    """Put ``image`` (an archive's path, or a reference in buildah's storage) into the node, unless it is there."""
+    node = find(name)
+    with step(f"loading {image}"):
+        if Path(image).is_file():
+            loader.load_archive(node.process.pid, Path(image))
+        else:
+            loader.load_from_buildah(node.process.pid, image, node.layout.state / "tmp")
+
+
 def up(name: str) -> Layout:
-    """Bring cluster ``name`` up, or the rest of it, and wait until it works. Raises LocalClusterError that says what to do."""
+    """Bring cluster ``name`` up, or the rest of it, and wait until it works.
+
+    Raises LocalClusterError that says what is missing, or where it got stuck with the end of that log.
+    """
     preflight.check()
     binaries = gobuild.ensure_binaries()
     place = layout(name)
@@ -126,12 +139,14 @@ def _remove(place: Layout) -> None:
 
 
 def _first_processes(place: Layout) -> list[ProcessId]:
-    """The node's first process by its pid file, and whatever else was started with its spec (a torn `up` leaves no file)."""
+    """The node's first process by its pid file, and what else was started with its spec: a torn `up` leaves no file."""
     spec_file = os.fsencode(str(place.state / "node.json"))
     found = [process for process in [processes.load(place.pid_file)] if process]
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if spec_file in (folder / "cmdline").read_bytes().split(b"\0") and (process := processes.identify(int(folder.name))):
+            if spec_file in (folder / "cmdline").read_bytes().split(b"\0") and (
+                process := processes.identify(int(folder.name))
+            ):
                 found.append(process)
     return found
 
@@ -159,7 +174,9 @@ def _locked(place: Layout) -> Iterator[None]:
 
 def _base_images(binaries: Path) -> dict[str, Image]:
     names = ("coredns", "local-path-provisioner")
-    return {"pause": baseimages.pause(), "busybox": baseimages.busybox()} | {n: baseimages.program(binaries, n) for n in names}
+    return {"pause": baseimages.pause(), "busybox": baseimages.busybox()} | {
+        n: baseimages.program(binaries, n) for n in names
+    }
 
 
 def _claim_link(place: Layout) -> Link:
@@ -199,13 +216,15 @@ def _ensure_running(place: Layout, spec: NodeSpec) -> ProcessId:
 
 def _write_files(place: Layout, spec: NodeSpec) -> None:
     pki.ensure(place.pki, pki.leaves(place.identity.name, spec.link.node))
-    for path, content in spec.config_files().items():
-        (place.state / path).write_text(content)
+    for relative, content in spec.config_files().items():
+        (place.state / relative).write_text(content)
     server = f"https://{spec.link.node}:{API_PORT}"
     targets = {client: place.config / f"{client}.kubeconfig" for client in _CLIENTS} | {"admin": place.kubeconfig}
     for client, path in targets.items():
         pair = [(place.pki / f"{client}.{kind}").read_bytes() for kind in ("crt", "key")]
-        kubeconfig.write(path, kubeconfig.render(place.identity.name, server, (place.pki / "ca.crt").read_bytes(), *pair))
+        kubeconfig.write(
+            path, kubeconfig.render(place.identity.name, server, (place.pki / "ca.crt").read_bytes(), *pair)
+        )
 
 
 def _start(place: Layout, spec: NodeSpec, spec_file: Path) -> ProcessId:
@@ -256,7 +275,7 @@ def _dns_answers(process: ProcessId) -> bool:
 
 
 def _wait(place: Layout, program: str, seconds: float, condition: Callable[[], bool]) -> None:
-    """Poll until ``condition`` holds; an error of it counts as "not yet". The last one, and the log's end, are told at last."""
+    """Poll until ``condition`` holds; an error of it counts as "not yet", and the last one is told at the end."""
     deadline = time.monotonic() + seconds
     reason = "not yet"
     while True:

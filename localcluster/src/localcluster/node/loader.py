@@ -76,8 +76,13 @@ def load_from_buildah(pid: int, reference: str, scratch: Path) -> bool:
     if shutil.which("buildah") is None:
         raise LocalClusterError(f"{reference} is no file, and buildah is not installed: apt-get install buildah")
     image_id = _run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", reference]).strip()
-    if is_loaded({reference: f"sha256:{image_id}"}, present_images(pid)):
+    present = present_images(pid)
+    if is_loaded({reference: f"sha256:{image_id}"}, present):
         return False
+    for other, present_id in present.items():
+        if present_id == f"sha256:{image_id}" and not other.startswith("sha256:"):
+            _ctr(pid, "images", "tag", "--force", other, reference)
+            return True
     with tempfile.TemporaryDirectory(prefix="image-", dir=scratch) as folder:
         archive = Path(folder) / "image.tar"
         # Uncompressed: compressing takes minutes, and the archive is gone in a moment.
@@ -85,6 +90,11 @@ def load_from_buildah(pid: int, reference: str, scratch: Path) -> bool:
         with archive.open("rb") as handle:
             _ctr(pid, "images", "import", "-", stdin=handle)
     return True
+
+
+def tag(pid: int, reference: str, other: str) -> None:
+    """Give an image of the node a second name, taking that name from whichever image had it."""
+    _ctr(pid, "images", "tag", "--force", reference, other)
 
 
 def _ctr(pid: int, *args: str, stdin: IO[bytes] | None = None) -> str:

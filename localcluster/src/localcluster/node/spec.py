@@ -32,13 +32,13 @@ class NodeSpec:
                 pause=self.pause, snapshotter=self.snapshotter, restrict_oom_score=self.restrict_oom_score
             ),
             "config/cni/10-pods.conflist": json.dumps(config.cni(), indent=2) + "\n",
-            "config/kubelet.yaml": config.kubelet(self.identity.cgroup),
+            "config/kubelet.yaml": config.kubelet(self.identity.cgroup, restrict_oom_score=self.restrict_oom_score),
             # No name server: the kubelet would hand the host's to pods that cannot reach it.
             "config/resolv.conf": "",
         }
 
     def supervisor(self) -> str:
-        """The supervisor's JSON. ``digest`` covers every file, so a change of any of them is seen as a change of this."""
+        """The supervisor's JSON. ``digest`` covers every file, so a change of any is a change of this."""
         files = self.config_files()
         commands = node_commands(node_name=self.identity.name, node_address=self.link.node)
         return (

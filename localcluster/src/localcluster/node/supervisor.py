@@ -81,7 +81,7 @@ def join_cgroup(cgroup: str) -> None:
 
 
 def mount_all(state: str, binaries: str, runtime: str) -> None:
-    """Give the node a /run, /var/lib and /var/log of its own, so that programs with fixed paths don't meet the host's."""
+    """Give the node a /run, /var/lib and /var/log of its own: many programs have fixed paths there."""
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "lakeloop", runtime)
     for source, name in ((state, "lakeloop"), (binaries, "bin")):
         (Path(runtime) / name).mkdir()
@@ -172,7 +172,7 @@ class Supervisor:
         log(f"{program.name}: ended with {os.waitstatus_to_exitcode(status)}, again in {program.backoff:.1f} s")
 
     def bound_logs(self) -> None:
-        """Copy a log that has grown too long aside and begin it anew; the programs append, so they go on at its start."""
+        """Copy a log that has grown too long aside and empty it; the programs append, so they go on at its start."""
         for path in self.logs.glob("*.log"):
             if path.stat().st_size > LOG_LIMIT:
                 shutil.copyfile(path, path.with_suffix(".log.1"))
