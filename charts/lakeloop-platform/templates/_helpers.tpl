@@ -164,3 +164,9 @@ http://minio.{{ .Release.Namespace }}.svc:9000
 {{ . }}
 {{- end }}
 {{- end -}}
+
+{{- define "platform.dnsEgress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
