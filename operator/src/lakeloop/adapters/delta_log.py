@@ -1,8 +1,8 @@
 """The Delta log of a table on S3.
 
-Versions are told from the names of the log's files (Delta protocol, "Delta Log Entries" and "Checkpoints"), which costs a
-listing; loading the table would hold the metadata of all its files. Application ids may lie in a checkpoint: for these, and
-only for these, the table is loaded by `deltalake`.
+Versions are told from the names of the log's files (Delta protocol, "Delta Log Entries" and "Checkpoints"), which
+costs a listing; loading the table would hold the metadata of all its files. Application ids may lie in a checkpoint:
+for these, and only for these, the table is loaded by `deltalake`.
 """
 
 import asyncio
@@ -105,10 +105,11 @@ class S3DeltaLog:
         log = f"{uri.rstrip('/')}/_delta_log/"
         start = None
         if newest_only:
-            # A long log need not be listed from its beginning. The hint is optional and may be stale, never too new.
+            # A long log need not be listed from its beginning. The hint is optional and may be stale.
             checkpoint = _last_checkpoint(await store.read(f"{log}_last_checkpoint"))
             start = f"{log}{checkpoint:020d}" if checkpoint else None
-        return log_files(await store.list(log, start_after=start))
+        files = log_files(await store.list(log, start_after=start))
+        return files if files.readable or start is None else log_files(await store.list(log))
 
     async def committed_by(self, access: StorageAccess, uri: str, app_id: str, *, after: int | None) -> int | None:
         store = self._stores.connect(access)

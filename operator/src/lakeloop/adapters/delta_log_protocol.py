@@ -35,10 +35,13 @@ class DeltaLog(Protocol):
     async def resolve(
         self, access: StorageAccess, uri: str, *, version: int | None = None, timestamp: datetime | None = None
     ) -> TableVersion:
-        """The version asked for; that which was current at a moment; else the latest. Raises TableNotFound, VersionNotFound."""
+        """The version asked for; that which was current at a moment; else the latest.
+
+        Raises TableNotFound, VersionNotFound.
+        """
 
     async def committed_by(self, access: StorageAccess, uri: str, app_id: str, *, after: int | None) -> int | None:
-        """The version, above `after` (None: any), whose commit carries this `txn` application id; None where there is none."""
+        """The version, above `after` (None: any), whose commit carries this `txn` application id."""
 
     async def known_app_ids(self, access: StorageAccess, uri: str, app_ids: Collection[str]) -> frozenset[str]:
         """Which of these application ids the table's log holds a `txn` of. Empty where there is no table."""

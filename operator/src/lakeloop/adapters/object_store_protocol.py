@@ -61,7 +61,7 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """URIs are `s3a://bucket/key` (`s3://` is taken too). Every method raises StorageError, never a client's own exception."""
+    """URIs are `s3a://bucket/key` (`s3://` is taken too). Every method raises StorageError, never a client's own."""
 
     async def list(self, prefix_uri: str, *, start_after: str | None = None) -> Sequence[StoredObject]:
         """All objects whose key begins with the prefix, by key; `start_after` is a whole URI."""
