@@ -17,7 +17,7 @@ def digest_of(files: Mapping[str, str]) -> str:
     """
     total = hashlib.sha256()
     for path in sorted(files):
-        if path not in NOT_PART_OF_MODEL:
+        if path.rpartition("/")[2] not in NOT_PART_OF_MODEL:
             total.update(f"{path}\0{files[path]}\n".encode())
     return f"sha256:{total.hexdigest()}"
 

@@ -42,7 +42,7 @@ class LoadError(Exception):
 class RequestError(Exception):
     """A request that is answered with an error, as JSON `{"error_code": …, "message": …}`.
 
-    `message` is shown to the caller: it never holds a value of the request, a path, or a word of an exception of others.
+    `message` is shown to the caller: it never holds a value of the request, a path, or an exception's text.
     """
 
     def __init__(self, status: int, error_code: str, message: str, headers: dict[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`/invocations`: MLflow's own parsing, enforcement and serialisation, with errors that say no more than a caller needs.
+"""`/invocations`: MLflow's own parsing, enforcement and serialisation; errors say no more than a caller needs.
 
 Protocol: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally (`mlflow models serve`). Everything that
 decides what an answer's bytes are is `mlflow.pyfunc.scoring_server`'s; this module only puts the stages together, so
@@ -30,8 +30,8 @@ _TELLABLE = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"(Model is missing inputs \[.*?\]\.)( Note that there were extra inputs.*)?",
-        r"(Model inference is missing inputs\. The model signature declares \d+ inputs +but the provided value only has "
-        r"\d+ inputs\.).*",
+        r"(Model inference is missing inputs\. The model signature declares \d+ inputs +but the provided value "
+        r"only has \d+ inputs\.).*",
         r"(Incompatible input types for column [^\n]{1,200}?\. Can not safely convert \S{1,40} to \S{1,40}\.)( .*)?",
         r"(Failed to convert column [^\n]{1,200}? from type \S{1,40} to \S{1,40}\.)",
         r"(Shape of input \([\d, -]*\) does not match expected shape \([\d, -]*\)\.)",

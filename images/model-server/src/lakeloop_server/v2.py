@@ -103,7 +103,9 @@ def parse_infer(payload: Any, schema: Schema | None, params_schema: ParamSchema 
 def _read_outputs(outputs: Any) -> tuple[str, ...]:
     if outputs is None:
         return ()
-    if not isinstance(outputs, list) or not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs):
+    if not isinstance(outputs, list) or not all(
+        isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs
+    ):
         raise bad_request("outputs must be a list of objects with a name")
     return tuple(output["name"] for output in outputs)
 
@@ -292,7 +294,7 @@ def _synthetic(kind: Any) -> Any:
         DataType.boolean: False,
         DataType.string: "",
         DataType.binary: b"",
-        DataType.datetime: datetime.datetime(1970, 1, 1),  # noqa: DTZ001 - MLflow's datetime has no zone
+        DataType.datetime: datetime.datetime(1970, 1, 1),  # MLflow's datetime has no zone
         DataType.float: 0.0,
         DataType.double: 0.0,
     }

@@ -1,0 +1,35 @@
+"""Going away without losing a request.
+
+After SIGTERM the server is not ready any more, but goes on accepting and answering, each answer with
+`Connection: close`. A client that respects it comes back on a new connection, which reaches another pod. An idle
+keep-alive connection may carry a request at any moment, so that it is left open until it does, or the deadline comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+_POLL_SECONDS = 0.05
+# Connections that the kernel has accepted but the loop has not seen yet
+_QUIET_SECONDS = 0.5
+
+
+class Drain:
+    """Whether the server is on its way out, and for how long it may be."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.draining = False
+
+    async def begin(self, open_connections: Callable[[], int], now: Callable[[], float]) -> None:
+        """Starts draining; returns once no connection has been open for a moment, or at the deadline."""
+        self.draining = True
+        deadline = now() + self._seconds
+        quiet_since = now()
+        while now() < deadline:
+            if open_connections() > 0:
+                quiet_since = now()
+            elif now() - quiet_since >= min(_QUIET_SECONDS, self._seconds):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
