@@ -1,0 +1,104 @@
+"""Carries a Plan out, in the order that Plan documents. The same for every kind."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
+from lakeloop.domain.plan import Effect, Manifest, ObjectRef, Plan
+
+logger = logging.getLogger(__name__)
+
+FINALIZER: Final = "lakeloop.io/cleanup"
+_REFUSALS = frozenset({400, 403, 404, 413, 422})
+
+RunEffect = Callable[[Effect], Awaitable[None]]
+
+
+class ManifestRefused(KubernetesError):
+    """The API server refuses what we made: invalid, against a policy or a quota, or its namespace is going."""
+
+    def __init__(self, manifest: Manifest, error: KubernetesError) -> None:
+        super().__init__(error.status, error.reason, error.message)
+        self.manifest = manifest
+
+
+def reference(obj: Mapping[str, Any]) -> ObjectRef:
+    """What points to this object, uid included."""
+    meta = obj["metadata"]
+    return ObjectRef(obj["apiVersion"], obj["kind"], meta.get("namespace", ""), meta["name"], meta.get("uid"))
+
+
+async def apply_plan(kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan, run_effect: RunEffect) -> None:
+    """Does what the plan says to the object that it was decided for, as it was read.
+
+    Raises ManifestRefused where a manifest is wrong, KubernetesError(409) where the object changed meanwhile, whatever
+    `run_effect` raises, and KubernetesError for the rest. What was done before stays: the next pass goes on from there.
+    """
+    owner = reference(obj)
+    logger.debug("%s: %s", plan.policy, plan.reason, extra=_context(owner))
+    version = obj["metadata"]["resourceVersion"]
+    if plan.finalizer:
+        version = await _with_finalizer(kubernetes, obj, owner)
+    changed = plan.status is not None and plan.status != (obj.get("status") or {})
+    if changed and plan.status_first:
+        await _write_status(kubernetes, owner, plan, version)
+    for effect in plan.effects:
+        await run_effect(effect)
+    for manifest in plan.apply:
+        await _guarded(manifest, kubernetes.apply(manifest))
+    for manifest in plan.create:
+        await _guarded(manifest, kubernetes.create(manifest))
+    for child in plan.delete:
+        await kubernetes.delete(child)
+    if changed and not plan.status_first:
+        await _write_status(kubernetes, owner, plan, version)
+    for event in plan.events:
+        await kubernetes.emit(owner, event)
+    if plan.finalizer is False:
+        await _without_finalizer(kubernetes, owner)
+
+
+async def _guarded(manifest: Manifest, call: Awaitable[Any]) -> None:
+    try:
+        await call
+    except KubernetesError as error:
+        if error.status in _REFUSALS:
+            raise ManifestRefused(manifest, error) from error
+        raise
+
+
+async def _write_status(kubernetes: Kubernetes, owner: ObjectRef, plan: Plan, version: str) -> None:
+    logger.info("%s: %s", plan.policy, plan.reason, extra=_context(owner))
+    await kubernetes.patch_status(owner, plan.status or {}, resource_version=version)
+
+
+async def _with_finalizer(kubernetes: Kubernetes, obj: Mapping[str, Any], owner: ObjectRef) -> str:
+    """Returns the resource version to go on with."""
+    meta = obj["metadata"]
+    finalizers = list(meta.get("finalizers") or ())
+    if FINALIZER in finalizers:
+        return str(meta["resourceVersion"])
+    await kubernetes.set_finalizers(owner, [*finalizers, FINALIZER], resource_version=meta["resourceVersion"])
+    now = await kubernetes.get(owner)
+    # The write made a new version. Anything beside it means that the decision was about another object.
+    if now is None or {**now["metadata"], **_volatile} != {**meta, "finalizers": [*finalizers, FINALIZER], **_volatile}:
+        raise KubernetesError(409, "Conflict", "the object changed while its finalizer was set")
+    return str(now["metadata"]["resourceVersion"])
+
+
+_volatile: Mapping[str, Any] = {"resourceVersion": None, "managedFields": None}
+
+
+async def _without_finalizer(kubernetes: Kubernetes, owner: ObjectRef) -> None:
+    now = await kubernetes.get(owner)
+    if now is None or now["metadata"].get("uid") != owner.uid:
+        return
+    finalizers = list(now["metadata"].get("finalizers") or ())
+    if FINALIZER in finalizers:
+        finalizers.remove(FINALIZER)
+        await kubernetes.set_finalizers(owner, finalizers, resource_version=now["metadata"]["resourceVersion"])
+
+
+def _context(owner: ObjectRef) -> dict[str, str]:
+    return {"kind": owner.kind, "namespace": owner.namespace, "object": owner.name}
