@@ -1,0 +1,194 @@
+"""Raw files into a Delta table, in one commit that a retry cannot make twice.
+
+The operator pinned the files with their etags in a manifest. The commit carries the run's uid as Delta's
+``txnAppId``, so the table's log itself tells whether it was made, and in which version.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from lakeloop_trainer.failures import Context, RunFailure, classify
+from lakeloop_trainer.run_spec import Ingest, Input
+from lakeloop_trainer.storage import ObjectStore, as_spark_path, version_of_transaction
+
+TXN_VERSION = 1
+ONE_FILE_BYTES = 128 << 20
+"""Raw bytes up to which the commit adds one file: many small files are slow to read ever after."""
+COMMIT_TRIES = 4
+
+# Widening or checked casts from what a JSON or CSV reader infers to what the table has.
+_CASTS = {
+    "bigint": {"tinyint", "smallint", "int", "float", "double", "decimal"},
+    "int": {"tinyint", "smallint", "bigint", "float", "double", "decimal"},
+    "double": {"float", "decimal"},
+    "string": {"date", "timestamp", "timestamp_ntz"},
+    "date": {"timestamp", "timestamp_ntz"},
+    "timestamp": {"timestamp_ntz"},
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files that the operator pinned for one ingestion."""
+
+    files: tuple[tuple[str, str], ...]
+    """(uri, etag) of each."""
+    total_bytes: int
+
+
+def parse_manifest(raw: bytes, run_uid: str, field: str) -> Manifest:
+    """The manifest's files; raises RunFailure (InvalidConf) where it is not this run's."""
+    try:
+        document = json.loads(raw)
+        if document["runUid"] != run_uid:
+            raise RunFailure("InvalidConf", f"The ingestion manifest is that of run {document['runUid']}", field)
+        files = tuple((str(item["uri"]), str(item["etag"]).strip('"')) for item in document["files"])
+        return Manifest(files, sum(int(item.get("size", 0)) for item in document["files"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFailure("InvalidConf", f"The ingestion manifest cannot be read: {error!r}", field) from error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What there is to do for one ingestion."""
+
+    version: int | None
+    """The version to read where the load is already done, or there is nothing to load."""
+    manifest: Manifest | None
+
+
+def prepare(item: Input, run_uid: str, store: ObjectStore) -> Prepared:
+    """Finds out, without Spark, whether the files still are to be loaded and are still those that were pinned."""
+    ingest = _of(item)
+    field = f"{item.path}.ingest"
+    if ingest.committed_version is not None:
+        return Prepared(ingest.committed_version, None)
+    committed = version_of_transaction(store, item.uri, run_uid, ingest.base_version)
+    if committed is not None:
+        log.info("%s: an earlier attempt of this run committed version %d", item.name, committed)
+        return Prepared(committed, None)
+    if ingest.manifest is None:
+        raise RunFailure("InvalidConf", f"{field} has no manifest in the run spec", field)
+    manifest = parse_manifest(store.read(ingest.manifest), run_uid, field)
+    if not manifest.files:
+        if ingest.base_version is None:
+            raise RunFailure(
+                "EmptyTable", f"{field}.from matches no file, and there is no table at {item.uri} yet", f"{field}.from"
+            )
+        return Prepared(ingest.base_version, None)
+    check_etags(manifest, store, field)
+    return Prepared(None, manifest)
+
+
+def check_etags(manifest: Manifest, store: ObjectStore, field: str) -> None:
+    """Raises RunFailure (SourceChanged) where a file is gone or is no longer the one that was pinned."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        now = list(pool.map(lambda entry: store.etag(entry[0]), manifest.files))
+    for (uri, pinned), etag in zip(manifest.files, now, strict=True):
+        if etag != pinned:
+            what = "is gone" if etag is None else "was replaced"
+            raise RunFailure(
+                "SourceChanged",
+                f"{uri} {what} since the run was pinned; start a new run (annotation lakeloop.io/run-now)",
+                f"{field}.from",
+            )
+
+
+def load(spark: Any, item: Input, manifest: Manifest, run_uid: str, job: str, store: ObjectStore) -> int:
+    """Loads the manifest's files and returns the version that the commit made.
+
+    Raises:
+        RunFailure: IngestFailed, SchemaMismatch, or what the store or Spark say.
+    """
+    ingest = _of(item)
+    doing = f"Loading {len(manifest.files)} file(s) into {item.uri}"
+    context = Context(doing, "IngestFailed", f"{item.path}.ingest")
+    try:
+        rows = read_raw(spark, ingest, [uri for uri, _ in manifest.files])
+        if not rows.columns:
+            raise RunFailure("IngestFailed", f"{doing} failed: the files hold no columns", f"{item.path}.ingest.from")
+        if ingest.mode == "Append" and ingest.base_version is not None:
+            table = spark.read.format("delta").load(as_spark_path(item.uri))
+            rows = conform(rows, dict(rows.dtypes), dict(table.dtypes))
+        if manifest.total_bytes <= ONE_FILE_BYTES:
+            rows = rows.coalesce(1)
+        _commit(rows, item, ingest, run_uid, job)
+    except Exception as error:
+        raise classify(error, context) from error
+    version = version_of_transaction(store, item.uri, run_uid, ingest.base_version)
+    if version is None:
+        raise RunFailure("IngestFailed", f"{doing}: the commit is not in the table's log", f"{item.path}.ingest")
+    return version
+
+
+def read_raw(spark: Any, ingest: Ingest, uris: Sequence[str]) -> Any:
+    """The raw files as a DataFrame. CSV has a header and inferred types unless the options say otherwise."""
+    options = dict(ingest.options)
+    if ingest.format == "csv":
+        options = {"header": "true", "inferSchema": "true", **options}
+    # a name is a name: without this Spark would take [, {, * and ? in it for patterns
+    paths = [_literal_path(as_spark_path(uri)) for uri in uris]
+    return spark.read.format(ingest.format).options(**options).load(paths)
+
+
+def conform(rows: Any, found: Mapping[str, str], wanted: Mapping[str, str]) -> Any:
+    """Casts columns to the table's types where that is a matter of width only; the rest is Delta's to refuse."""
+    by_lower = {name.lower(): (name, type_name) for name, type_name in wanted.items()}
+    casts = {}
+    for name, type_name in found.items():
+        target = by_lower.get(name.lower())
+        if target and target[1] != type_name and target[1].split("(")[0] in _CASTS.get(type_name, ()):
+            casts[name] = rows[name].cast(target[1])
+    return rows.withColumns(casts) if casts else rows
+
+
+def commit_options(run_uid: str, job: str) -> dict[str, str]:
+    """Delta's write options that make the commit idempotent and say whose it is."""
+    return {
+        "txnAppId": run_uid,
+        "txnVersion": str(TXN_VERSION),
+        "userMetadata": json.dumps({"lakeloop": {"runUid": run_uid, "job": job}}),
+    }
+
+
+def _commit(rows: Any, item: Input, ingest: Ingest, run_uid: str, job: str) -> None:
+    writer = rows.write.format("delta").options(**commit_options(run_uid, job)).mode(ingest.mode.lower())
+    if ingest.mode == "Overwrite":
+        writer = writer.option("overwriteSchema", "true")
+    for attempt in range(1, COMMIT_TRIES + 1):
+        try:
+            writer.save(as_spark_path(item.uri))
+            return
+        except Exception as error:
+            # two writers that create one table at once: the loser sees its protocol change. The transaction id makes
+            # a second try safe even where the first one landed.
+            if attempt == COMMIT_TRIES or not is_conflict(error):
+                raise
+            log.warning("%s: another writer was first, trying again (%d)", item.name, attempt)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a commit lost against a concurrent one, so that trying again can help."""
+    text = f"{type(error).__name__} {error}"
+    return any(
+        mark in text
+        for mark in ("DELTA_CONCURRENT", "DELTA_PROTOCOL_CHANGED", "DELTA_METADATA_CHANGED", "ConcurrentModification")
+    )
+
+
+def _literal_path(path: str) -> str:
+    return "".join(f"\\{char}" if char in "[]{}*?\\" else char for char in path)
+
+
+def _of(item: Input) -> Ingest:
+    if item.ingest is None:
+        raise ValueError(f"{item.name} has nothing to ingest")
+    return item.ingest
