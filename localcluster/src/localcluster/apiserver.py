@@ -7,7 +7,8 @@
 
 Custom resources, RBAC, Pod Security and all of admission work, but for ServiceAccount: with no controllers there are no
 default service accounts, and every pod would be refused. For the same reason nothing is garbage-collected, a deleted
-namespace stays ``Terminating``, and a pod stays ``Pending``: tests write status themselves.
+namespace stays ``Terminating``, a pod stays ``Pending`` (tests write status themselves), and the aggregated roles
+``view``, ``edit`` and ``admin`` are empty.
 """
 
 from __future__ import annotations
