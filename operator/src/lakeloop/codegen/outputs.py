@@ -16,10 +16,8 @@ KEEP = {"helm.sh/resource-policy": "keep"}
 
 
 def outputs() -> dict[str, str]:
-    """Path below the repository's root → content. Deterministic. Raises ValueError for a CRD that is too big to apply."""
-    files: dict[str, str] = {
-        "charts/lakeloop/generated/rbac-rules.yaml": HEADER.format("codegen/rbac.py") + rbac.as_yaml()
-    }
+    """Path below the repository's root → content. Deterministic. Raises ValueError for a CRD too big to apply."""
+    files = {"charts/lakeloop/generated/rbac-rules.yaml": HEADER.format("codegen/rbac.py") + rbac.as_yaml()}
     for resource in RESOURCES:
         definition = crd(resource)
         name = f"{GROUP}_{resource.plural}.yaml"

@@ -64,7 +64,7 @@ def not_yet_page(resources: tuple[Resource, ...]) -> str:
     parts = [
         "# What is not acted on yet",
         (
-            "The API server takes these fields, since they are part of the API, and the operator refuses the object that"
+            "The API server takes these fields, since they are part of the API; the operator refuses an object that"
             " asks for them: `Stalled=True`, reason `NotImplemented`, with the path of the field. Nothing is ignored in"
             " silence. A field that only a newer CRD knows is refused in the same way."
         ),
