@@ -1,0 +1,1 @@
+"""Manifests of a TrainingJob's children."""

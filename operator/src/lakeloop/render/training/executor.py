@@ -1,0 +1,43 @@
+"""The executors' pod template. Spark fills in image, command, resources, names, labels and the owner (the driver)."""
+
+from typing import Any
+
+from lakeloop.api.v1alpha1.defaults import EffectiveSpark
+from lakeloop.render.overlay import with_overlay
+from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity, pod_labels
+from lakeloop.render.training.pod import container_security, pod_security, scratch_mounts, scratch_volumes
+from lakeloop.render.training.storage import StorageTarget, storage_env
+
+
+def executor_template(run: RunIdentity, spark: EffectiveSpark, target: StorageTarget) -> dict[str, Any]:
+    """The template, overlay included. Raises TemplateRefused."""
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "securityContext": pod_security(),
+        "volumes": scratch_volumes(),
+        "containers": [
+            {
+                "name": EXECUTOR,
+                "env": storage_env(target),
+                "securityContext": container_security(),
+                "volumeMounts": scratch_mounts(),
+            }
+        ],
+    }
+    if target.service_account:
+        spec["serviceAccountName"] = target.service_account
+    template = {"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": pod_labels(run, EXECUTOR)}, "spec": spec}
+    return with_overlay(template, spark.executor.template, main=EXECUTOR, field="spec.spark.executor.template")
+
+
+def executor_sample(
+    run: RunIdentity, spark: EffectiveSpark, target: StorageTarget, platform: Platform
+) -> dict[str, Any]:
+    """A pod as Spark will make it of the template: for a server-side dry run, never created."""
+    pod = executor_template(run, spark, target)
+    image = spark.image or platform.trainer_image
+    containers = [each | {"image": image} if each["name"] == EXECUTOR else each for each in pod["spec"]["containers"]]
+    meta = pod["metadata"] | {"name": f"{run.executor_prefix}-exec-0", "namespace": run.namespace}
+    return pod | {"metadata": meta, "spec": pod["spec"] | {"containers": containers}}

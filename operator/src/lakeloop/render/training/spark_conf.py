@@ -1,0 +1,134 @@
+"""The Spark settings of a run: `spark.properties`.
+
+The pod is what `spark-submit --deploy-mode cluster` would make; what it would put on the driver's command line is here.
+Defaults that make small jobs fast, and what only the pod itself knows (its address, its name), are set by the driver.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from lakeloop.api.v1alpha1.defaults import EffectiveSpark
+from lakeloop.render.errors import InvalidConf
+from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity
+from lakeloop.render.training.storage import StorageTarget
+
+MOUNT: Final = "/etc/lakeloop"
+_PROVIDERS = "software.amazon.awssdk.auth.credentials"
+_EXECUTOR_OVERHEAD = "400m"
+"""Beside the heap: the JVM itself, and a Python worker where a query needs one."""
+
+_SECRET = re.compile(r"secret|password|passwd|access\.?key|token|credential", re.IGNORECASE)
+_OWNED = re.compile(
+    r"spark\.(master|app\.|submit\.|remote|driver\.(host|port|bindAddress|cores|memory$|blockManager)"
+    r"|executor\.(instances|cores|memory$)|dynamicAllocation\."
+    r"|kubernetes\.(namespace|context|authenticate|driver\.|container\.|file\.upload"
+    r"|executor\.(podTemplate|podNamePrefix|volumes|secrets|secretKeyRef|request|limit|label|deleteOnTermination"
+    r"|disableConfigMap|container))"
+    r"|jars|files|pyFiles|archives|sql\.runSQLOnFiles|local\.dir)"
+    r"|spark\.hadoop\.fs\.s3a\.(endpoint|path\.style\.access|aws\.credentials|assumed\.role)"
+)
+_UNITS: Final[Mapping[str, int]] = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+
+
+def mebibytes(quantity: str) -> int:
+    """A memory quantity of Kubernetes in MiB, rounded up: `1Gi` → 1024."""
+    match = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity)
+    if match is None or match[2] not in _UNITS:
+        raise InvalidConf("spec.spark", f"{quantity!r} is not an amount of memory such as 1Gi")
+    return math.ceil(float(match[1]) * _UNITS[match[2]] / 2**20)
+
+
+def checked_conf(conf: Mapping[str, str]) -> Mapping[str, str]:
+    """The user's settings. Raises InvalidConf for one that the operator owns or that looks like a secret."""
+    for key, value in conf.items():
+        path = f"spec.spark.conf[{key}]"
+        if not re.fullmatch(r"spark\.[A-Za-z0-9_.\-]+", key):
+            raise InvalidConf(path, "is no Spark setting: those begin with `spark.`")
+        if re.match(_OWNED, key):
+            raise InvalidConf(path, "the operator sets this: use spec.spark's own fields, spec.storage or a template")
+        if _SECRET.search(key):
+            raise InvalidConf(
+                path,
+                "looks like a secret, and settings can be read by anyone: put it into a Secret and name that in"
+                " spec.storage.secretRef or in a template's env",
+            )
+        if "\n" in value or "\r" in value:
+            raise InvalidConf(path, "holds a line break: settings are one line each")
+    return conf
+
+
+def spark_conf(run: RunIdentity, spark: EffectiveSpark, target: StorageTarget, platform: Platform) -> dict[str, str]:
+    """All settings of the run. Raises InvalidConf. Beside each: what of spark-submit it stands for."""
+    image = spark.image or platform.trainer_image
+    conf = {
+        "spark.app.name": run.mlflow_run_name,  # --name
+        "spark.driver.cores": str(spark.driver.cores),  # --driver-cores
+        "spark.driver.memory": f"{mebibytes(spark.driver.memory)}m",  # --driver-memory
+        "spark.local.dir": "/work",
+        # No query may leave the pinned inputs by naming a path: SELECT * FROM delta.`s3a://…`.
+        "spark.sql.runSQLOnFiles": "false",
+    }
+    conf |= _executors(run, spark, image, platform) if spark.executor.instances else _in_driver(spark)
+    conf |= _s3a(target)
+    return conf | dict(checked_conf(spark.conf))
+
+
+def _in_driver(spark: EffectiveSpark) -> dict[str, str]:
+    return {"spark.master": f"local[{spark.driver.cores}]"}
+
+
+def _executors(run: RunIdentity, spark: EffectiveSpark, image: str, platform: Platform) -> dict[str, str]:
+    executor = spark.executor
+    return {
+        "spark.master": "k8s://https://kubernetes.default.svc",  # --master, as cluster mode rewrites it in the pod
+        "spark.executor.instances": str(executor.instances),  # --num-executors
+        "spark.executor.cores": str(executor.cores),  # --executor-cores
+        "spark.executor.memory": f"{mebibytes(executor.memory)}m",  # --executor-memory
+        "spark.executor.memoryOverhead": _EXECUTOR_OVERHEAD,
+        "spark.kubernetes.executor.request.cores": executor.core_request,
+        "spark.kubernetes.container.image": image,
+        "spark.kubernetes.container.image.pullPolicy": platform.image_pull_policy,
+        "spark.kubernetes.executor.podNamePrefix": run.executor_prefix,  # cluster mode: from the application's name
+        "spark.kubernetes.executor.podTemplateFile": f"{MOUNT}/executor.yaml",  # cluster mode: mounts it by a ConfigMap
+        "spark.kubernetes.executor.podTemplateContainerName": EXECUTOR,
+        "spark.kubernetes.executor.deleteOnTermination": "true",
+        # Executors have their settings from the driver; a ConfigMap with SPARK_CONF_DIR would be one more write.
+        "spark.kubernetes.executor.disableConfigMap": "true",
+    }
+
+
+def _s3a(target: StorageTarget) -> dict[str, str]:
+    provider = "WebIdentityTokenFileCredentialsProvider" if target.service_account else None
+    conf = {
+        # Only the environment is asked for keys: no instance metadata, no files.
+        "aws.credentials.provider": f"{_PROVIDERS}.{provider or 'EnvironmentVariableCredentialsProvider'}",
+        "endpoint.region": target.region,
+        "path.style.access": str(target.path_style).lower(),
+        "connection.maximum": "64",
+        "threads.max": "16",
+    }
+    if target.endpoint:
+        conf["endpoint"] = target.endpoint
+        conf["connection.ssl.enabled"] = str(target.endpoint.startswith("https://")).lower()
+    return {f"spark.hadoop.fs.s3a.{key}": value for key, value in conf.items()}
+
+
+def properties(conf: Mapping[str, str]) -> str:
+    """The settings as a Java properties file, sorted."""
+    return "".join(f"{key}={_escaped(value)}\n" for key, value in sorted(conf.items()))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\")
