@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Lent to the build, never part of the image: how this machine reaches package registries.
-_MACHINE_FILES = ("/etc/pip.conf", "/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/apt.conf.d", "/etc/apt/auth.conf.d")
+_MACHINE_FILES = ("/etc/pip.conf", "/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/auth.conf.d")
+_APT_CONF = Path("/etc/apt/apt.conf.d")
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -26,6 +27,8 @@ def from_machine(environment: Mapping[str, str]) -> Lent:
     """Package configuration and CA bundle of this machine. Proxies go as predefined build arguments, which leave no trace."""
     bundle = environment.get("SSL_CERT_FILE") or _CA_BUNDLE
     mounts = [(path, path, "ro") for path in _MACHINE_FILES if Path(path).exists()]
+    # File by file, since packages write into that folder; and only how to fetch, not what else this machine's apt does.
+    mounts += [(str(path), str(path), "ro") for path in sorted(_APT_CONF.glob("*")) if "Acquire" in path.read_text()]
     if Path(bundle).is_file():
         mounts.append((bundle, _CA_BUNDLE, "ro"))
     return Lent(mounts, {name: environment[name] for name in _PROXY_VARIABLES if name in environment})
