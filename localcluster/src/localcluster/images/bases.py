@@ -61,7 +61,9 @@ def apt_sources(folder: Path) -> str:
     for path in sorted((folder / "sources.list.d").glob("*.sources")):
         if "debian" in path.name:
             return path.read_text()
-    raise LocalClusterError(f"{folder} names no Debian sources: images are built here from Debian packages; elsewhere use Docker")
+    raise LocalClusterError(
+        f"{folder} names no Debian sources: images are built here from Debian packages; elsewhere use Docker"
+    )
 
 
 def ensure(name: str) -> str:

@@ -106,10 +106,16 @@ def sizes(root: Path, measure: Callable[[str], int]) -> dict[str, int]:
 
 def unpacked_bytes(reference: str) -> int:
     """The sum of the sizes of all files of an image in buildah's storage."""
-    container = subprocess.run(["buildah", "from", "--pull-never", reference], capture_output=True, text=True, check=True).stdout.strip()
+    container = subprocess.run(
+        ["buildah", "from", "--pull-never", reference], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
-        folder = subprocess.run(["buildah", "mount", container], capture_output=True, text=True, check=True).stdout.strip()
-        used = subprocess.run(["du", "--summarize", "--block-size=1", folder], capture_output=True, text=True, check=True)
+        folder = subprocess.run(
+            ["buildah", "mount", container], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        used = subprocess.run(
+            ["du", "--summarize", "--block-size=1", folder], capture_output=True, text=True, check=True
+        )
         return int(used.stdout.split()[0])
     finally:
         subprocess.run(["buildah", "rm", container], capture_output=True, check=False)

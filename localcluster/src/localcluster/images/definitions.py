@@ -13,7 +13,7 @@ _NOT_IN_CONTEXT = {".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytes
 
 @dataclass(frozen=True)
 class Definition:
-    """One image: the folder that is its build context, relative to the repository's root, and which base it stands on."""
+    """One image: the folder that is its build context (relative to the repository's root), and its base."""
 
     name: str
     context: str
@@ -50,7 +50,7 @@ def select(root: Path, names: Sequence[str]) -> list[Definition]:
 
 
 def context_files(root: Path, definition: Definition) -> list[Path]:
-    """The files that the build sees, relative to the context, sorted; what .dockerignore leaves out is not among them."""
+    """The files that the build sees, relative to the context, sorted."""
     context = root / definition.context
     return sorted(
         path.relative_to(context)

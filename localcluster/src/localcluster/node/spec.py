@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from localcluster.identity import Identity, Link
+from localcluster.identity import SERVICE_NETWORK, Identity, Link
 from localcluster.node import config
 from localcluster.node.commands import node_commands
 
@@ -51,6 +51,7 @@ class NodeSpec:
                     "runtime": str(self.identity.runtime_dir),
                     "address": f"{self.link.node}/{self.link.network.prefixlen}",
                     "gateway": str(self.link.host),
+                    "services": str(SERVICE_NETWORK),
                     "programs": [asdict(command) for command in commands],
                     "digest": digest(files),
                 },
