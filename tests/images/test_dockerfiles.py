@@ -37,7 +37,7 @@ def test_labels(dockerfile: str) -> None:
 
 
 def test_nothing_of_this_machine_is_copied_in(dockerfile: str) -> None:
-    assert not re.search(r"proxy=|PIP_INDEX_URL|ca-certificates.crt", dockerfile, re.IGNORECASE)
+    assert not re.search(r"https?_proxy=|PIP_INDEX_URL|ca-certificates.crt", dockerfile, re.IGNORECASE)
 
 
 def test_jars_are_locked_once() -> None:

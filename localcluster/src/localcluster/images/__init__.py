@@ -1,1 +1,1 @@
-"""Builds the images of ``images/`` by their ordinary Dockerfiles, with buildah or Docker, and puts them into the node."""
+"""Builds the images of ``images/`` by their ordinary Dockerfiles and puts them into the node."""

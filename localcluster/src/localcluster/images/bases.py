@@ -67,7 +67,10 @@ def apt_sources(folder: Path) -> str:
 
 
 def ensure(name: str) -> str:
-    """The base image, made when buildah lacks it; returns its reference. Raises LocalClusterError with mmdebstrap's words."""
+    """The base image, made when buildah lacks it; returns its reference.
+
+    Raises LocalClusterError with mmdebstrap's words.
+    """
     wanted = reference(name)
     known = subprocess.run(["buildah", "inspect", "--type", "image", wanted], capture_output=True, check=False)
     if known.returncode == 0:

@@ -24,7 +24,7 @@ class Lent:
 
 
 def from_machine(environment: Mapping[str, str]) -> Lent:
-    """Package configuration and CA bundle of this machine; proxies as predefined build arguments, which leave no trace."""
+    """Package configuration and CA bundle of this machine; proxies as predefined arguments, which leave no trace."""
     bundle = environment.get("SSL_CERT_FILE") or _CA_BUNDLE
     mounts = [(path, path, "ro") for path in _MACHINE_FILES if Path(path).exists()]
     # File by file, since packages write into that folder; and only how to fetch, not what else this machine's apt does.
