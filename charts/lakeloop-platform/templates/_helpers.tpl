@@ -145,7 +145,8 @@ http://minio.{{ .Release.Namespace }}.svc:9000
   valueFrom:
     secretKeyRef: {name: {{ include "platform.postgresqlSecret" . }}, key: password}
 - name: MLFLOW_BACKEND_STORE_URI
-  value: postgresql://{{ .Values.postgresql.username }}:$(POSTGRES_PASSWORD)@postgresql.{{ .Release.Namespace }}.svc:5432/{{ .Values.postgresql.database }}
+  # The driver is named: SQLAlchemy's default changed with 2.1, and the image carries this one.
+  value: postgresql+psycopg2://{{ .Values.postgresql.username }}:$(POSTGRES_PASSWORD)@postgresql.{{ .Release.Namespace }}.svc:5432/{{ .Values.postgresql.database }}
 {{- else -}}
 - name: MLFLOW_BACKEND_STORE_URI
   valueFrom:
