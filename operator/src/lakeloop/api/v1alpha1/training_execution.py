@@ -16,12 +16,13 @@ from lakeloop.api.v1alpha1.common import (
     ViewName,
 )
 
-CREDENTIAL_CONF = r"(access|secret)\\.key$|password|session\\.token$|oauthToken|credentials?\\.(key|secret)"
+CREDENTIAL_CONF = r"(?i)(access|secret)\\.key$|password|session\\.token$|oauthToken|credentials?\\.(key|secret)"
 OPERATOR_CONF = (
-    r"^spark\\.(master|app\\.|submit\\.|jars|driver\\.(host|port|bindAddress|cores|memory$|blockManager)"
-    r"|executor\\.(instances|cores|memory$)|dynamicAllocation\\."
-    r"|kubernetes\\.(namespace|authenticate|driver\\.|container\\.|executor\\.(podTemplate|podNamePrefix|volumes|request)))"
+    r"^spark\\.(master$|app\\.|submit\\.|driver\\.(host|port|bindAddress|cores|memory$|blockManager)"
+    r"|executor\\.(instances|cores|memory$)|dynamicAllocation\\.|kubernetes\\.(namespace|authenticate|driver\\.|container\\."
+    r"|executor\\.(podTemplate|podNamePrefix|volumes|request|container)))"
 )
+"""Spark settings that the operator decides. Backslashes are doubled since both stand in CEL string literals."""
 _TEMPLATE = "Partial PodTemplateSpec, merged onto what the operator renders. Its container is named `{}`."
 
 
