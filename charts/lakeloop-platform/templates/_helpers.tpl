@@ -163,6 +163,9 @@ http://minio.{{ .Release.Namespace }}.svc:9000
 {{- end }}
 {{- range .Values.mlflow.extraAllowedHosts }}
 {{ . }}
+{{- if not (regexMatch "[:*]" .) }}
+{{ . }}:*
+{{- end }}
 {{- end }}
 {{- end -}}
 
