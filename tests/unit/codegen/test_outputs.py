@@ -10,7 +10,6 @@ import yaml
 from click.testing import CliRunner
 
 from lakeloop.api.v1alpha1.implemented import NOT_YET
-from lakeloop.codegen import rbac
 from lakeloop.codegen.__main__ import main
 from lakeloop.codegen.crds import MAX_BYTES, RESOURCES, Resource, crd
 from lakeloop.codegen.outputs import outputs, stale, write
@@ -137,23 +136,3 @@ def test_reference_has_every_field_with_its_meaning(resource: Resource) -> None:
 )
 def test_reference_row(row: str) -> None:
     assert row in generated()["docs/reference/trainingjob.md"]
-
-
-def test_operator_holds_what_it_grants_to_drivers() -> None:
-    """Kubernetes refuses a Role that grants more than its author holds."""
-
-    def permissions(grants: tuple[rbac.Grant, ...]) -> set[tuple[str, str, str]]:
-        return {(g.group, resource, verb) for g in grants for resource in g.resources for verb in g.verbs}
-
-    assert permissions(rbac.DRIVER) - permissions(rbac.WATCHED) == set()
-
-
-def test_operator_never_lists_secrets_and_has_no_wildcard() -> None:
-    grants = [grant for scope in rbac.SCOPES.values() for grant in scope]
-    assert {verb for grant in grants if "secrets" in grant.resources for verb in grant.verbs} == {"get"}
-    assert "*" not in {word for grant in grants for word in (grant.group, *grant.resources, *grant.verbs)}
-    assert {"escalate", "bind", "impersonate"} & {verb for grant in grants for verb in grant.verbs} == set()
-
-
-def test_rbac_yaml_is_the_table() -> None:
-    assert yaml.safe_load(rbac.as_yaml()) == rbac.rules()

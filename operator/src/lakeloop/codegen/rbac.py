@@ -54,6 +54,7 @@ WATCHED = (
     Grant("events.k8s.io", ("events",), ("create", "patch"), "say what happened"),
     Grant("apps", ("deployments",), _MANAGE, "servers"),
     Grant("apps", ("replicasets",), _READ, "which servers belong to which revision"),
+    Grant("networking.k8s.io", ("networkpolicies",), _MANAGE, "what servers may reach"),
     Grant("policy", ("poddisruptionbudgets",), _MANAGE, "keep servers through a node's drain"),
     Grant("rbac.authorization.k8s.io", ("roles", "rolebindings"), _MANAGE, "drivers' own"),
 )
