@@ -1,0 +1,42 @@
+"""The decision about a TrainingJob: an ordered chain of policies, the first of which that has a plan decides."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from lakeloop.domain.plan import Plan
+from lakeloop.domain.training import active, policies
+from lakeloop.domain.training.observed import Observed
+from lakeloop.domain.training.situation import FINALIZER, Situation
+
+Policy = Callable[[Situation], Plan | None]
+
+CHAIN: Final[tuple[Policy, ...]] = (
+    policies.deletion,  # nothing else matters to an object that goes
+    policies.stop,  # a stop is heard even while suspended
+    policies.suspension,  # nothing starts, whatever asks for it
+    policies.resumption,
+    policies.replacement,  # before work on the run that it replaces
+    policies.refusal,  # before a run starts; one under way goes on
+    policies.start,
+)
+RUN_CHAIN: Final[tuple[Policy, ...]] = active.CHAIN
+AT_REST: Final[Policy] = policies.rest
+
+
+def decide(observed: Observed, now: datetime) -> Plan:
+    """What is to be done. Pure: the same observation at the same moment gives the same plan."""
+    sit = Situation(observed, now.replace(microsecond=0))
+    for policy in (*CHAIN, *(RUN_CHAIN if sit.run is not None else ()), AT_REST):
+        plan = policy(sit)
+        if plan is not None:
+            return _with_finalizer(sit, plan)
+    return Plan("none", "nothing is to be done")
+
+
+def _with_finalizer(sit: Situation, plan: Plan) -> Plan:
+    meta = sit.observed.job.metadata
+    if meta.deletion_timestamp is not None or FINALIZER in meta.finalizers:
+        return plan
+    return replace(plan, finalizer=True)
