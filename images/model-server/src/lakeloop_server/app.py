@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lakeloop_server import v2
 from lakeloop_server.drain import Drain
 from lakeloop_server.errors import RequestError, bad_request
-from lakeloop_server.invocations import ModelFailure, media_type, predict, score
+from lakeloop_server.invocations import ModelFailure, predict, score
 from lakeloop_server.metrics import CONTENT_TYPE, Metrics, exposition
 from lakeloop_server.model import JSON, ServedModel
 from lakeloop_server.predictor import Predictor
@@ -81,10 +81,8 @@ class Edge:
         except ClientDisconnect:
             status = _CLIENT_CLOSED_REQUEST
         except Exception as error:
+            # Starlette has answered with `_on_failure`, and hands the exception on for this line
             logger.error("unexpected %s while answering", type(error).__name__, exc_info=error)
-            if status == 0:
-                hidden = RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "The server failed")
-                await _error_response(hidden, scope["path"])(scope, receive, send_marked)
         finally:
             self._metrics.answered(route_of(scope["path"]), status, time.perf_counter() - started)
 
@@ -103,6 +101,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = _CODES.get(error.status_code, "BAD_REQUEST")
     shown = RequestError(error.status_code, code, HTTPStatus(error.status_code).phrase, dict(error.headers or {}))
     return _error_response(shown, request.url.path)
+
+
+async def _on_failure(request: Request, _: Exception) -> Response:
+    failure = RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "The server failed")
+    return _error_response(failure, request.url.path)
 
 
 class Api:
@@ -153,7 +156,11 @@ class Api:
             ]
         app = Starlette(
             routes=routes,
-            exception_handlers={RequestError: _on_request_error, HTTPException: _on_http_exception},
+            exception_handlers={
+                RequestError: _on_request_error,
+                HTTPException: _on_http_exception,
+                Exception: _on_failure,
+            },
         )
         app.router.redirect_slashes = False
         return Edge(app, f"{self._model.name}/{self._model.version}", self._metrics, drain)
@@ -265,7 +272,7 @@ class Api:
         if "inference-header-content-length" in request.headers:
             raise bad_request("The binary tensor extension is not supported; send tensors as JSON")
         content_type = request.headers.get("content-type", JSON)
-        if media_type(content_type) != JSON:
+        if content_type.split(";")[0].strip() != JSON:
             raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "Send application/json")
         body = await self._body(request)
         return Response(await self._predict(lambda: self._infer(body)), media_type=JSON)

@@ -42,7 +42,7 @@ _TELLABLE = [
 ]
 _CONVERSION = re.compile(
     r"Invalid input\. (?P<told>Data is not compatible with model signature\. Failed to convert column "
-    r"[^\n]{1,200}? to type '[^']{1,100}'\.) Error: .*",
+    r"[^\n]{1,200}? to type '(?:[^']{1,100}|<class '\w{1,40}'>)'\.) Error: .*",
     re.DOTALL,
 )
 _FORMATS = "dataframe_split, dataframe_records, instances, inputs"
@@ -122,7 +122,10 @@ def _refuse_input(error: Exception, mime: str, body: bytes, schema: Schema | Non
 
 def _describe_json(body: bytes) -> str:
     """What is wrong with JSON that MLflow could parse but not use, without repeating any of it."""
-    content = json.loads(body) if len(body) < 4_000_000 else {}
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return "The body holds a number that is too long"
     if not isinstance(content, dict):
         return f"The body must be a JSON object with exactly one of {_FORMATS}"
     found = [key for key in _FORMATS.split(", ") if key in content]

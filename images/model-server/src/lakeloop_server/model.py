@@ -112,7 +112,8 @@ def load(folder: Path, digest: str, warnings: list[str], settings: Settings) -> 
     # MLflow's warnings repeat ours at the load, and name callers' columns at each request
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        pyfunc = mlflow.pyfunc.load_model(str(folder))
+        # Its warnings would be a second comparison of the environments, a third of a second long
+        pyfunc = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
         metadata = pyfunc.metadata
         return ServedModel(
             name=settings.model_name,

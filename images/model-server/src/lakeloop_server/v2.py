@@ -65,13 +65,18 @@ def tensor_metadata(schema: Schema | None, unnamed: str) -> list[dict[str, Any]]
         if isinstance(spec, TensorSpec):
             result.append({"name": name, "datatype": datatype_of(spec.type), "shape": [int(n) for n in spec.shape]})
         else:
-            result.append({"name": name, "datatype": _COLUMN_TYPES.get(spec.type, "BYTES"), "shape": [-1]})
+            result.append({"name": name, "datatype": _column_type(spec.type), "shape": [-1]})
     return result
 
 
 def datatype_of(dtype: Any) -> str:
     """The protocol's name of a numpy dtype; BYTES for text, dates and objects."""
     return _DATATYPES.get(np.dtype(dtype), "BYTES")
+
+
+def _column_type(kind: Any) -> str:
+    # Types of arrays, objects and maps cannot be hashed
+    return _COLUMN_TYPES.get(kind, "BYTES") if isinstance(kind, DataType) else "BYTES"
 
 
 def parse_infer(payload: Any, schema: Schema | None, params_schema: ParamSchema | None) -> InferRequest:
@@ -126,11 +131,12 @@ def _read_tensor(tensor: Any, position: int) -> tuple[str, np.ndarray[Any, Any]]
     name, shape, datatype, data = (tensor.get(key) for key in ("name", "shape", "datatype", "data"))
     if not isinstance(name, str) or not name:
         raise bad_request(f"{where}.name must be a string that is not empty")
-    if datatype not in _NUMPY:
+    if not isinstance(datatype, str) or datatype not in _NUMPY:
         raise bad_request(f"{where}.datatype must be one of {', '.join(_NUMPY)}")
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
         raise bad_request(f"{where}.shape must be a list of whole numbers")
-    if "binary_data_size" in (tensor.get("parameters") or {}):
+    parameters = tensor.get("parameters")
+    if isinstance(parameters, dict) and "binary_data_size" in parameters:
         raise bad_request(f"{where}: the binary tensor extension is not supported; send data as JSON")
     if not isinstance(data, list):
         raise bad_request(f"{where}.data must be a list")
@@ -276,7 +282,7 @@ def synthetic_input(schema: Schema) -> Any:
     row = [_synthetic(spec.type) for spec in schema.inputs if isinstance(spec, ColSpec)]
     frame = pd.DataFrame([row], columns=schema.input_names() if schema.has_input_names() else None)
     for name, spec in zip(frame.columns, schema.inputs, strict=True):
-        if spec.type in _COLUMN_TYPES:
+        if isinstance(spec.type, DataType) and spec.type in _COLUMN_TYPES:
             frame[name] = frame[name].astype(spec.type.to_numpy())
     return frame
 
@@ -290,7 +296,7 @@ def _synthetic(kind: Any) -> Any:
         return {"key": _synthetic(kind.value_type)}
     if isinstance(kind, AnyType):
         return None
-    values = {
+    values: dict[DataType, Any] = {
         DataType.boolean: False,
         DataType.string: "",
         DataType.binary: b"",

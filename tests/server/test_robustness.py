@@ -1,0 +1,224 @@
+"""What the server does under load, under attack, and on its way out."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from server.server_processes import Process, poll, serving
+
+Saved = Callable[[str], Path]
+FRAME = {"dataframe_records": [{"tenure": 1, "spend": 5}]}
+
+
+def echo(word: str) -> dict[str, list[dict[str, object]]]:
+    return {"dataframe_records": [{"word": word, "count": 1, "amount": 1.5, "flag": True}]}
+
+
+def value(process: Process, start: str) -> float:
+    """The sum of the metric lines that start so."""
+    lines = httpx.get(f"{process.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
+
+
+class Load:
+    """Callers that keep their connections until they are told to close them, then come back to the next server."""
+
+    def __init__(self, urls: list[str], callers: int = 4) -> None:
+        self.urls = urls
+        self.answered = 0
+        self.by_server = dict.fromkeys(urls, 0)
+        self.problems: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        at = 0
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60)
+        client = httpx.Client(limits=limits, timeout=60)
+        while not self._stop.is_set():
+            url = self.urls[at]
+            try:
+                answer = client.post(f"{url}/invocations", json=FRAME)
+            except httpx.TransportError as error:
+                with self._lock:
+                    self.problems.append(repr(error))
+                return
+            with self._lock:
+                self.answered += 1
+                self.by_server[url] += 1
+                if answer.status_code != 200:
+                    self.problems.append(f"{answer.status_code} {answer.text}")
+            if answer.headers.get("connection") == "close":
+                # What a Service does: a new connection goes to a server that is ready
+                at = (at + 1) % len(self.urls)
+        client.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_request_is_lost_through_sigterm(workers: str, saved: Saved, tmp_path: Path) -> None:
+    uri = f"file://{saved('classifier')}"
+    with (
+        serving(uri, tmp_path / "a", LAKELOOP_WORKERS=workers) as leaving,
+        serving(uri, tmp_path / "b") as staying,
+        Load([leaving.url, staying.url]) as load,
+    ):
+        poll(lambda: load.answered > 200, 60)
+        started = time.monotonic()
+        assert leaving.stop() == 0
+        assert time.monotonic() - started < 8, "it waited although no connection was open"
+        enough = load.answered + 100
+        poll(lambda: load.answered > enough or load.problems, 60)
+    assert load.problems == []
+    assert min(load.by_server.values()) > 0
+
+
+def test_a_long_request_is_finished_while_new_ones_are_answered(saved: Saved, tmp_path: Path) -> None:
+    with (
+        serving(f"file://{saved('echo')}", tmp_path) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        long = pool.submit(httpx.post, f"{process.url}/invocations", json=echo("sleep:2"), timeout=60)
+        poll(lambda: value(process, "lakeloop_server_in_flight") == 1)
+        process.popen.terminate()
+        poll(lambda: httpx.get(f"{process.url}/ping").status_code == 503)
+        late = httpx.post(f"{process.url}/invocations", json=echo("late"))
+        assert (late.status_code, late.headers["connection"]) == (200, "close")
+        assert httpx.get(f"{process.url}/live").status_code == 200
+        answer = long.result()
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert process.popen.wait(10) == 0
+
+
+def test_an_idle_connection_does_not_hold_the_server_past_its_deadline(saved: Saved, tmp_path: Path) -> None:
+    with (
+        serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_DRAIN_SECONDS="2") as process,
+        httpx.Client() as client,
+    ):
+        assert client.get(f"{process.url}/ping").status_code == 200
+        started = time.monotonic()
+        assert process.stop() == 0
+        assert 1.5 < time.monotonic() - started < 6
+
+
+def test_oversized_bodies_are_refused_and_the_server_lives(saved: Saved, tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    with serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_MAX_BODY_BYTES="10000") as process:
+        headers = {"content-type": "application/json"}
+        for content in (b" " * 5_000_000, chunks()):
+            answer = httpx.post(f"{process.url}/invocations", content=content, headers=headers)
+            assert answer.status_code == 413
+            assert answer.json()["error_code"] == "REQUEST_TOO_LARGE"
+        assert httpx.post(f"{process.url}/invocations", content=b" " * 9_000, headers=headers).status_code == 400
+        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", id="TLS"),
+        pytest.param(b"POST /invocations HTTP/1.1\r\nContent-Length: -5\r\n\r\n", id="negative length"),
+        pytest.param(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\nhalf", id="half a body"),
+        pytest.param(b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n", id="long path"),
+        pytest.param(b"\x00" * 1000, id="zeros"),
+    ],
+)
+def test_broken_http_does_not_break_the_server(raw: bytes, ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
+        connection.sendall(raw)
+    assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/nothing", 404)])
+def test_other_routes_are_json_errors(method: str, path: str, status: int, ours: Callable[[str], Process]) -> None:
+    answer = httpx.request(method, ours("classifier").url + path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error_code", "message"}
+    assert answer.headers["x-lakeloop-model"] == "churn/5"
+
+
+def test_a_crowd_is_told_to_come_back_while_probes_are_answered(saved: Saved, tmp_path: Path) -> None:
+    with (
+        serving(f"file://{saved('echo')}", tmp_path, LAKELOOP_THREADS="1", LAKELOOP_MAX_QUEUE="2") as process,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        sent = [
+            pool.submit(httpx.post, f"{process.url}/invocations", json=echo("sleep:1"), timeout=60) for _ in range(8)
+        ]
+        poll(lambda: value(process, "lakeloop_server_overloads_total") == 5)
+        started = time.monotonic()
+        assert httpx.get(f"{process.url}/ping").status_code == 200
+        assert time.monotonic() - started < 0.9, "predictions hold up the event loop"
+        answers = [future.result() for future in sent]
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert (refused.headers["retry-after"], refused.json()["error_code"]) == ("1", "TEMPORARILY_UNAVAILABLE")
+
+
+def test_a_prediction_that_takes_too_long_is_given_up(saved: Saved, tmp_path: Path) -> None:
+    with serving(f"file://{saved('echo')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="1") as process:
+        answer = httpx.post(f"{process.url}/invocations", json=echo("sleep:3"), timeout=30)
+        assert (answer.status_code, answer.json()["error_code"]) == (504, "DEADLINE_EXCEEDED")
+
+
+def test_a_worker_that_dies_is_replaced_without_loading_again(saved: Saved, tmp_path: Path) -> None:
+    with serving(f"file://{saved('echo')}", tmp_path) as process:
+        assert httpx.post(f"{process.url}/invocations", json=echo("hello")).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{process.url}/invocations", json=echo("die"))
+        started = time.monotonic()
+        assert httpx.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
+        assert time.monotonic() - started < 10
+        assert process.log.count('"loaded sha256') == 1
+        # Counters outlive the process that counted
+        assert value(process, 'lakeloop_server_requests_total{code="200",model="churn",route="/invocations"') == 2
+
+
+def test_workers_share_the_model_and_add_up_their_metrics(saved: Saved, tmp_path: Path) -> None:
+    with serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_WORKERS="2") as process:
+        for _ in range(40):
+            with httpx.Client() as client:
+                assert client.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        httpx.post(f"{process.url}/invocations", content=b"x", headers={"content-type": "application/json"})
+        start = 'lakeloop_server_requests_total{code="%s",model="churn",route="/invocations",version="5"}'
+        assert value(process, start % 200) == 40
+        assert value(process, start % 400) == 1
+        assert value(process, "lakeloop_server_model_info") == 1
+        counted = 'lakeloop_server_request_duration_seconds_count{model="churn",route="/invocations",version="5"}'
+        assert value(process, counted) == 41
+        children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
+        assert len(children) == 2
+        memory = [
+            dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+            for pid in children
+        ]
+        for child in memory:
+            resident, proportional = (int(child[key].split()[0]) for key in ("Rss", "Pss"))
+            assert proportional < 0.6 * resident, "the workers do not share the model's memory"
+
+
+def test_the_model_failing_is_counted_apart(ours: Callable[[str], Process]) -> None:
+    process = ours("echo")
+    before = value(process, "lakeloop_server_model_failures_total")
+    assert httpx.post(f"{process.url}/invocations", json=echo("raise")).status_code == 400
+    assert httpx.post(f"{process.url}/invocations", json={"dataframe_records": [{}]}).status_code == 400
+    assert value(process, "lakeloop_server_model_failures_total") == before + 1
