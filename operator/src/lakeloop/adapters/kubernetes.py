@@ -188,9 +188,7 @@ class KubernetesApi:
         if resource_version is not None:
             operations.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
         path = path_of(ref.api_version, ref.kind, ref.namespace, ref.name) + "/status"
-        return await self.request(
-            "PATCH", path, {"fieldManager": FIELD_MANAGER}, operations, content_type=JSON_PATCH
-        )
+        return await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, operations, content_type=JSON_PATCH)
 
     async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
         body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": resource_version}}
@@ -222,7 +220,9 @@ class KubernetesApi:
             },
         }
         try:
-            await self.request("POST", path_of("events.k8s.io/v1", "Event", regarding.namespace), body=manifest, tries=1)
+            await self.request(
+                "POST", path_of("events.k8s.io/v1", "Event", regarding.namespace), body=manifest, tries=1
+            )
         except KubernetesError as error:
             logger.warning("event %s on %s not recorded: %s", event.reason, regarding.name, error)
 

@@ -7,7 +7,10 @@ from lakeloop.domain.plan import Event, Manifest, ObjectRef
 
 
 class KubernetesError(Exception):
-    """The API server refused or could not answer. `status` is the HTTP code (0: no answer), `reason` the API's CamelCase one."""
+    """The API server refused or could not answer.
+
+    `status` is the HTTP code (0: no answer), `reason` the API's CamelCase one.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -17,12 +20,17 @@ class KubernetesError(Exception):
 
 
 class Kubernetes(Protocol):
-    """Typed by plain dicts: the shapes are the Kubernetes API's own. Every method raises KubernetesError, never a client's own exception."""
+    """Typed by plain dicts: the shapes are the Kubernetes API's own.
+
+    Every method raises KubernetesError, never a client's own exception.
+    """
 
     async def get(self, ref: ObjectRef) -> Mapping[str, Any] | None:
         """A live read; None when there is no such object."""
 
-    async def list(self, api_version: str, kind: str, namespace: str | None, labels: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
+    async def list(
+        self, api_version: str, kind: str, namespace: str | None, labels: Mapping[str, str]
+    ) -> Sequence[Mapping[str, Any]]:
         """A live, labelled list."""
 
     async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
@@ -34,7 +42,9 @@ class Kubernetes(Protocol):
     async def delete(self, ref: ObjectRef, *, grace_seconds: int | None = None) -> None:
         """Deletes in the background; no error when it is gone. `ref.uid` is a precondition where given."""
 
-    async def patch_status(self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None) -> Mapping[str, Any]:
+    async def patch_status(
+        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
+    ) -> Mapping[str, Any]:
         """Replaces the status subresource. With a resource version, a conflict raises KubernetesError(409)."""
 
     async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:

@@ -126,14 +126,14 @@ class LeaderElector:
             return True
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
-        self._note((holder, spec.get("renewTime"), spec.get("acquireTime"), spec.get("leaseTransitions")))
+        self._note(_record(spec))
         duration = float(spec.get("leaseDurationSeconds") or self._timing.duration)
         if holder and holder != self.identity and self._clock() < self._seen_at + duration:
             return False
         # The resourceVersion goes along: whoever writes second gets 409.
         lease["spec"] = self._spec(spec, taken_over=holder != self.identity)
         written = (await self._api.request("PUT", f"{self._collection}/{self._name}", None, lease, tries=1))["spec"]
-        self._note((self.identity, written.get("renewTime"), written.get("acquireTime"), written.get("leaseTransitions")))
+        self._note(_record(written))
         return True
 
     def _note(self, record: tuple[Any, ...]) -> None:
@@ -162,6 +162,10 @@ class LeaderElector:
             },
             "spec": {**self._spec({}, taken_over=True), "leaseTransitions": 0},
         }
+
+
+def _record(spec: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(spec.get(key) for key in ("holderIdentity", "renewTime", "acquireTime", "leaseTransitions"))
 
 
 def _now() -> str:

@@ -47,6 +47,28 @@ class Metrics:
         """Have the queue's depth read when Prometheus asks."""
         self.queue_depth.set_function(depth)
 
+    def passed(self, kind: str, outcome: str, waited: float, took: float, error: str | None) -> None:
+        """One pass over an object; see `reconcile.runtime.Observer`."""
+        self.reconciles.labels(kind, outcome).inc()
+        self.phase_seconds.labels(kind, "queue").observe(waited)
+        self.phase_seconds.labels(kind, "reconcile").observe(took)
+        if outcome == "error":
+            self.reconcile_errors.labels(kind, error or "").inc()
+
+    def phase(self, kind: str, name: str, seconds: float) -> None:
+        """One part of a pass: gather, decide, apply."""
+        self.phase_seconds.labels(kind, name).observe(seconds)
+
+    def rollout(self, outcome: str, seconds: float | None = None) -> None:
+        """A roll-out that ended: `completed` (with its time from the move of the alias) or `rejected`."""
+        self.rollouts.labels(outcome).inc()
+        if seconds is not None:
+            self.alias_to_serving.observe(seconds)
+
+    def run(self, outcome: str) -> None:
+        """A run that ended: `Succeeded`, `Failed`, `Stopped`."""
+        self.runs.labels(outcome).inc()
+
     def exposition(self) -> bytes:
         """The text format of Prometheus."""
         return generate_latest(self.registry)

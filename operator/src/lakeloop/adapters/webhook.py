@@ -46,7 +46,7 @@ class RegistryChange:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery that was accepted. `change` is None where it is about nothing that we follow (a test, another entity)."""
+    """A genuine delivery. `change` is None where it is about nothing that we follow (another entity)."""
 
     id: str
     change: RegistryChange | None

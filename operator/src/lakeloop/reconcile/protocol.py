@@ -28,8 +28,14 @@ class Reconciler(Protocol):
         """
 
 
-class TaskHealth(Protocol):
-    """What `/healthz` asks."""
+class Telemetry(Protocol):
+    """Who wants to know how things go, beside the runtime's own figures."""
 
-    def problems(self) -> list[str]:
-        """Why the process should be restarted; empty when all is well."""
+    def phase(self, kind: str, name: str, seconds: float) -> None:
+        """One part of a pass: `gather`, `decide`, `apply`."""
+
+    def rollout(self, outcome: str, seconds: float | None = None) -> None:
+        """A roll-out ended: `completed` or `rejected`. Seconds since the alias was moved, as far as is known."""
+
+    def run(self, outcome: str) -> None:
+        """A run ended: `Succeeded`, `Failed` or `Stopped`."""

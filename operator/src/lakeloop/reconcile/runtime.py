@@ -23,7 +23,7 @@ STUCK_SECONDS = 300.0
 class Observer(Protocol):
     """Who wants to know how passes go."""
 
-    def passed(self, key: Key, outcome: str, waited: float, took: float, error: str | None) -> None:
+    def passed(self, kind: str, outcome: str, waited: float, took: float, error: str | None) -> None:
         """`outcome` is `ok`, `conflict` or `error`; `waited` and `took` are seconds."""
 
 
@@ -89,7 +89,7 @@ class Runtime:
             outcome, error = self._after(key, failure)
         finally:
             del self._in_work[key]
-        self._observer.passed(key, outcome, waited, self._clock() - began, error)
+        self._observer.passed(key.kind, outcome, waited, self._clock() - began, error)
 
     def _after(self, key: Key, failure: Exception) -> tuple[str, str]:
         context = {"kind": key.kind, "namespace": key.namespace, "object": key.name}

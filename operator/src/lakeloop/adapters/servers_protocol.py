@@ -1,0 +1,20 @@
+"""What is asked of a running model server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What a server says of the model that it has loaded. `digest` is `sha256:…`."""
+
+    digest: str | None
+    warnings: Sequence[str] = ()
+
+
+class ModelServers(Protocol):
+    """Model servers, by the address of their pod."""
+
+    async def report(self, address: str, model: str) -> ServerReport | None:
+        """None where it does not answer, or not as it should."""

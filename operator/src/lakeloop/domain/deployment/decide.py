@@ -1,0 +1,413 @@
+"""What a ModelDeployment's pass does: from what was observed to a plan."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from lakeloop.api.v1alpha1.deployment_status import (
+    Candidate,
+    LastRollout,
+    ModelDeploymentStatus,
+    RejectedVersion,
+    ServedVersion,
+)
+from lakeloop.domain.deployment.children import child_plan, settled_since
+from lakeloop.domain.deployment.effects import TagVersion
+from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
+from lakeloop.domain.deployment.rollout import Fleet, Step, next_step
+from lakeloop.domain.deployment.verdict import Rejection, Verdict, hindrance, judge
+from lakeloop.domain.plan import Effect, Event, Plan
+from lakeloop.render.serving import names
+from lakeloop.render.serving.service import internal_url
+from lakeloop.settings import Settings
+from lakeloop.status.conditions import STALLED, SUSPENDED, find, is_true, shortened
+from lakeloop.status.deployment import (
+    State,
+    deployment_conditions,
+    recorded,
+    version_text,
+    with_rejected,
+)
+
+RETRY: Final = "lakeloop.io/retry"
+SETTLE_SECONDS: Final = 5.0
+"""From a change of what the Service selects until every node's proxy has followed."""
+LOOK_AGAIN_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """Where the pass is going: which revision should serve, and what is known of why another does not."""
+
+    revision: str | None
+    """None: there is nothing to run."""
+    rejection: RejectedVersion | None = None
+    """Of the version that should be served."""
+    waiting: Problem | None = None
+    seconds_left: float | None = None
+    new_rejection: bool = False
+
+
+def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
+    """The plan for one pass over a ModelDeployment that is not being deleted, and whose spec can be acted on."""
+    status = _handled(observed)
+    if observed.spec.suspend:
+        return _suspended(observed, status, now)
+    status = _with_clock_reset(status, now)
+    course = _course(observed, status, now)
+    if course.revision is None:
+        return _nothing_to_run(observed, status, course, now)
+    step = next_step(_fleet(observed, status, course.revision, now))
+    next_status = _next_status(observed, status, course, step, now)
+    children = child_plan(observed, step, next_status, settings, now)
+    return Plan(
+        policy="promote" if step.promoted else "roll-out" if next_status.candidate else "serve",
+        reason=_reason(observed, course, step),
+        status=next_status.wire(),
+        effects=_effects(observed, next_status),
+        apply=children.apply,
+        delete=children.delete,
+        requeue_after=_again(observed, course, step, next_status, bool(children.apply)),
+        events=_events(observed, next_status, course, step),
+    )
+
+
+def _handled(observed: Observed) -> ModelDeploymentStatus:
+    """The status with the action `retry`, if it is new, taken note of: nothing is rejected any longer."""
+    status = observed.deployment.status
+    asked = observed.deployment.metadata.annotations.get(RETRY)
+    handled = dict(status.last_handled or {})
+    if not asked or handled.get("retry") == asked:
+        return status
+    return status.model_copy(update={"last_handled": {**handled, "retry": asked}, "rejected": None})
+
+
+def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDeploymentStatus:
+    """A suspension does not count towards the deadline."""
+    if status.candidate is None or not is_true(status.conditions, SUSPENDED):
+        return status
+    return status.model_copy(update={"candidate": status.candidate.model_copy(update={"start_time": now})})
+
+
+def _course(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> _Course:
+    stable = status.stable.revision if status.stable else None
+    target = observed.target
+    if target is None:
+        # What was begun is finished, and what serves goes on: only the registry's news is missing.
+        begun = status.candidate.revision if status.candidate else None
+        known = begun if begun in observed.servers else stable
+        course = _Course(known, waiting=observed.problem)
+    else:
+        known_bad = _rejected(status, target.revision)
+        course = _Course(target.revision) if known_bad is None else _Course(stable, rejection=known_bad)
+    if course.revision == stable and stable not in observed.servers and observed.recovery is not None:
+        course = replace(course, revision=observed.recovery.revision)
+    if course.revision is None or course.revision == stable:
+        return course
+    return _judged(observed, status, course, course.revision, stable, now)
+
+
+def _judged(
+    observed: Observed, status: ModelDeploymentStatus, course: _Course, revision: str, stable: str | None, now: datetime
+) -> _Course:
+    verdict: Verdict = judge(
+        observed.servers.get(revision),
+        _started(status, revision) or now,
+        observed.spec.strategy.progress_deadline_seconds,
+        now,
+    )
+    if verdict.rejection is not None:
+        rejected = _rejection(observed, status, revision, verdict.rejection, now)
+        return replace(course, revision=stable, rejection=rejected, new_rejection=True)
+    if verdict.waiting is not None:
+        return replace(course, waiting=course.waiting or verdict.waiting)
+    return replace(course, seconds_left=verdict.seconds_left)
+
+
+def _rejected(status: ModelDeploymentStatus, revision: str) -> RejectedVersion | None:
+    return next((each for each in status.rejected or () if each.revision == revision), None)
+
+
+def _started(status: ModelDeploymentStatus, revision: str) -> datetime | None:
+    return status.candidate.start_time if status.candidate and status.candidate.revision == revision else None
+
+
+def _rejection(
+    observed: Observed, status: ModelDeploymentStatus, revision: str, why: Rejection, now: datetime
+) -> RejectedVersion:
+    version = _version_of(observed, status, revision)
+    return RejectedVersion(
+        version=version, reason=why.reason, message=shortened(why.message), revision=revision, time=_whole(now)
+    )
+
+
+def _version_of(observed: Observed, status: ModelDeploymentStatus, revision: str) -> int:
+    if (described := observed.described(revision)) is not None:
+        return described.registered.version
+    if status.candidate is not None and status.candidate.revision == revision:
+        return status.candidate.version
+    return observed.servers[revision].version
+
+
+def _fleet(observed: Observed, status: ModelDeploymentStatus, target: str, now: datetime) -> Fleet:
+    since = settled_since(observed.service)
+    return Fleet(
+        wanted=observed.spec.replicas,
+        stable=status.stable.revision if status.stable else None,
+        target=target,
+        replicas={each.revision: each.replicas for each in observed.servers.values()},
+        ready={each.revision: each.ready for each in observed.servers.values()},
+        pinned=_pinned(observed) if observed.service else target,
+        settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
+    )
+
+
+def _pinned(observed: Observed) -> str | None:
+    selector = ((observed.service or {}).get("spec") or {}).get("selector") or {}
+    revision: str | None = selector.get(names.REVISION)
+    return revision
+
+
+def _next_status(
+    observed: Observed, status: ModelDeploymentStatus, course: _Course, step: Step, now: datetime
+) -> ModelDeploymentStatus:
+    revision = course.revision or ""
+    stable, history, rollout = status.stable, status.history, status.last_rollout
+    candidate: Candidate | None = None
+    rolling = stable is None or stable.revision != revision
+    if rolling:
+        candidate = _candidate(observed, status, revision, now)
+        if status.candidate is None or status.candidate.revision != revision:
+            rollout = LastRollout(alias_moved_time=observed.alias_moved, observed_time=now)
+        elif rollout is not None and rollout.alias_moved_time is None and observed.alias_moved:
+            rollout = rollout.model_copy(update={"alias_moved_time": observed.alias_moved})
+    if candidate is not None and step.promoted:
+        why = _why_changed(observed, status, candidate)
+        stable = ServedVersion.model_validate(
+            candidate.model_dump(include=set(ServedVersion.model_fields)), by_name=True
+        )
+        history = recorded(history, stable, why, now)
+        rollout = (rollout or LastRollout(observed_time=now)).model_copy(update={"serving_time": now})
+        candidate = None
+    stable = _with_figures(observed, stable, candidate, step)
+    return _summed_up(
+        observed,
+        status.model_copy(
+            update={
+                "stable": stable,
+                "candidate": candidate,
+                "history": history,
+                "last_rollout": rollout,
+                "rejected": _rejections(observed, status, course),
+            }
+        ),
+        course,
+        step.pinned,
+        now,
+    )
+
+
+def _candidate(observed: Observed, status: ModelDeploymentStatus, revision: str, now: datetime) -> Candidate:
+    before = status.candidate if status.candidate and status.candidate.revision == revision else None
+    target = observed.described(revision)
+    ready = observed.servers[revision].ready if revision in observed.servers else 0
+    if target is not None:
+        registered = target.registered
+        found = Candidate(
+            version=registered.version,
+            digest=(before.digest if before else None) or registered.digest or _reported(observed, revision),
+            run_id=registered.run_id,
+            inputs=registered.inputs or None,
+            training_job=registered.training_job,
+            revision=revision,
+        )
+    else:
+        found = before or Candidate(version=_version_of(observed, status, revision), revision=revision)
+    start = before.start_time if before and before.start_time else now
+    return found.model_copy(update={"start_time": start, "ready_replicas": ready})
+
+
+def _reported(observed: Observed, revision: str) -> str | None:
+    report = observed.reports.get(revision)
+    return report.digest if report else None
+
+
+def _why_changed(observed: Observed, status: ModelDeploymentStatus, candidate: Candidate) -> str:
+    if status.stable is None:
+        return "FirstRollout"
+    if status.stable.version != candidate.version and observed.spec.model.alias:
+        return "AliasMoved"
+    return "SpecChange"
+
+
+def _with_figures(
+    observed: Observed, stable: ServedVersion | None, candidate: Candidate | None, step: Step
+) -> ServedVersion | None:
+    """The stable version with what can be counted now. Without a gateway, weights follow from ready servers."""
+    if stable is None:
+        return None
+    servers = observed.servers.get(stable.revision or "")
+    ready = servers.ready if servers else 0
+    digest = stable.digest or _reported(observed, stable.revision or "")
+    weight = 100
+    if candidate is not None and step.pinned is None:
+        both = ready + (candidate.ready_replicas or 0)
+        weight = round(100 * ready / both) if both else 100
+    return stable.model_copy(update={"ready_replicas": ready, "weight": weight, "digest": digest})
+
+
+def _rejections(
+    observed: Observed, status: ModelDeploymentStatus, course: _Course
+) -> tuple[RejectedVersion, ...] | None:
+    """Once the alias points elsewhere, what it pointed to before may be tried again."""
+    kept: Iterable[RejectedVersion] = status.rejected or ()
+    if observed.target is not None:
+        kept = [each for each in kept if each.version == observed.target.registered.version]
+    return with_rejected(tuple(kept), course.rejection if course.new_rejection else None)
+
+
+def _summed_up(
+    observed: Observed, status: ModelDeploymentStatus, course: _Course, pinned: str | None, now: datetime
+) -> ModelDeploymentStatus:
+    """`pinned`: the revision that has the traffic; None: all have."""
+    meta, spec = observed.deployment.metadata, observed.spec
+    candidate, stable = status.candidate, status.stable
+    if candidate is not None:
+        weight = 100 - (stable.weight or 0) if stable else 100
+        candidate = candidate.model_copy(update={"weight": weight, "effective_weight": weight})
+    serving = observed.servers.get(stable.revision or "") if stable else None
+    ready = sum(each.ready for each in observed.servers.values() if pinned in (None, each.revision))
+    state = State(
+        wanted=spec.replicas,
+        stable=version_text(spec.model.name, stable.version) if stable else None,
+        ready=ready,
+        rolling_out=_rolling_out(observed, candidate) if candidate else None,
+        waiting=_told(course.waiting),
+        rejected=_rejected_text(spec.model.name, course.rejection),
+        fixed=spec.model.version is not None,
+        suspended=bool(spec.suspend),
+        scaling=hindrance(serving),
+    )
+    url = internal_url(meta.namespace, meta.name)
+    return status.model_copy(
+        update={
+            "candidate": candidate,
+            "conditions": deployment_conditions(status.conditions, state, generation=meta.generation, now=now),
+            "observed_generation": meta.generation,
+            "url": url,
+            "internal_url": url,
+            "replicas": sum(len(each.pods) for each in observed.servers.values()),
+            "selector": ",".join(f"{key}={value}" for key, value in names.selector(meta.name).items()),
+        }
+    )
+
+
+def _rolling_out(observed: Observed, candidate: Candidate) -> tuple[str, str]:
+    model = observed.spec.model.name
+    why = hindrance(observed.servers.get(candidate.revision or ""))
+    ready = f"{candidate.ready_replicas or 0} of {observed.spec.replicas} servers are ready"
+    return "RollingOut", f"to {version_text(model, candidate.version)}: {ready}" + (f": {why}" if why else "")
+
+
+def _told(problem: Problem | None) -> tuple[str, str] | None:
+    return (problem.reason, f"{problem.path}: {problem.message}") if problem else None
+
+
+def _rejected_text(model: str, rejected: RejectedVersion | None) -> tuple[str, str] | None:
+    if rejected is None:
+        return None
+    return rejected.reason, f"{version_text(model, rejected.version)} was rejected: {rejected.message}"
+
+
+def _suspended(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> Plan:
+    stable = _with_figures(observed, status.stable, None, Step({}, frozenset(), None, promoted=False))
+    stable = stable.model_copy(update={"weight": status.stable.weight}) if stable and status.stable else stable
+    course = _Course(None, rejection=_rejected(status, observed.target.revision) if observed.target else None)
+    next_status = _summed_up(observed, status.model_copy(update={"stable": stable}), course, _pinned(observed), now)
+    return Plan("suspended", "spec.suspend is set: the servers stay as they are", status=next_status.wire())
+
+
+def _nothing_to_run(observed: Observed, status: ModelDeploymentStatus, course: _Course, now: datetime) -> Plan:
+    """Nothing has ever served, and what should cannot."""
+    left = Step({}, frozenset(observed.servers), None, promoted=False)
+    status = status.model_copy(update={"candidate": None, "rejected": _rejections(observed, status, course)})
+    next_status = _summed_up(observed, status, course, None, now)
+    children = child_plan(observed, left, next_status, None, now)
+    return Plan(
+        policy="reject" if course.rejection else "wait",
+        reason=_reason(observed, course, left),
+        status=next_status.wire(),
+        effects=_effects(observed, next_status),
+        delete=children.delete,
+        requeue_after=course.waiting.retry_seconds if course.waiting else None,
+        events=_events(observed, next_status, course, left),
+    )
+
+
+def _effects(observed: Observed, status: ModelDeploymentStatus) -> list[Effect]:
+    """Tags of the target that are not as they should be."""
+    if observed.target is None:
+        return []
+    registered, meta = observed.target.registered, observed.deployment.metadata
+    wanted: dict[str, str | None] = {}
+    rejected = next((each for each in status.rejected or () if each.version == registered.version), None)
+    wanted[rejected_tag(meta.namespace, meta.name)] = rejected.reason if rejected else None
+    for served in (status.stable, status.candidate):
+        if served is not None and served.version == registered.version and served.digest and not registered.digest:
+            wanted[DIGEST_TAG] = served.digest
+    return [
+        TagVersion(registered.name, registered.version, key, value)
+        for key, value in wanted.items()
+        if registered.tags.get(key) != value
+    ]
+
+
+def _again(
+    observed: Observed, course: _Course, step: Step, status: ModelDeploymentStatus, applied: bool
+) -> float | None:
+    """Pods and our own objects report their changes; the rest has to be looked at."""
+    waits = [course.seconds_left, course.waiting.retry_seconds if course.waiting else None]
+    if step.unsettled or step.promoted or (applied and step.pinned is None):
+        waits.append(LOOK_AGAIN_SECONDS)
+    served = [each for each in (status.stable, status.candidate) if each is not None]
+    if any(each.digest is None and (each.ready_replicas or 0) > 0 for each in served):
+        waits.append(REPORT_SECONDS)
+    return min((each for each in waits if each is not None), default=None)
+
+
+def _reason(observed: Observed, course: _Course, step: Step) -> str:
+    if course.new_rejection and course.rejection:
+        return f"version {course.rejection.version} is rejected: {course.rejection.reason}"
+    if course.waiting:
+        return f"waiting: {course.waiting.path}: {course.waiting.message}"
+    if step.promoted:
+        return f"revision {course.revision} is ready and serves alone"
+    return f"servers wanted: {dict(step.replicas)}, selected: {step.pinned or 'all'}"
+
+
+def _events(observed: Observed, status: ModelDeploymentStatus, course: _Course, step: Step) -> list[Event]:
+    """What changed with this pass."""
+    before, model = observed.deployment.status, observed.spec.model.name
+    events: list[Event] = []
+    begun = before.candidate.revision if before.candidate else None
+    if status.candidate is not None and status.candidate.revision != begun:
+        events.append(Event("Normal", "RolloutStarted", f"starting {version_text(model, status.candidate.version)}"))
+    if step.promoted and status.stable is not None:
+        text = f"{version_text(model, status.stable.version)} serves"
+        events.append(Event("Normal", "RolloutCompleted", text))
+    if course.new_rejection and (text_of := _rejected_text(model, course.rejection)) is not None:
+        events.append(Event("Warning", "VersionRejected", f"{text_of[0]}: {text_of[1]}"))
+    if (told := _told(course.waiting)) is not None:
+        stalled = find(before.conditions, STALLED)
+        if stalled is None or (stalled.reason, stalled.message) != (told[0], shortened(told[1])):
+            events.append(Event("Warning", told[0], told[1]))
+    if step.promoted:
+        report = observed.reports.get(course.revision or "")
+        events += [Event("Warning", "ServerWarning", each) for each in (report.warnings if report else ())]
+    return events
+
+
+def _whole(now: datetime) -> datetime:
+    return now - timedelta(microseconds=now.microsecond)

@@ -1,0 +1,1 @@
+"""Manifests of a ModelDeployment's children, one file each."""
