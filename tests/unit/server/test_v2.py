@@ -1,5 +1,6 @@
 """Tensors of the Open Inference Protocol to model input, and predictions to tensors."""
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -134,10 +135,9 @@ json_values = st.recursive(
 
 @given(st.one_of(json_values, st.lists(json_values, min_size=1, max_size=2).map(lambda inputs: {"inputs": inputs})))
 def test_no_json_breaks_the_parser(payload: Any) -> None:
-    try:
+    # A RequestError is an answer; anything else would be a failure of the server
+    with contextlib.suppress(RequestError):
         parse_infer(payload, COLUMNS, None)
-    except RequestError as error:
-        assert error.status == 400
 
 
 def test_parameters_are_those_of_the_models_schema() -> None:
@@ -187,6 +187,7 @@ def test_metadata() -> None:
     assert tensor_metadata(MATRIX, "input") == [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}]
     assert [entry["name"] for entry in tensor_metadata(UNNAMED, "input")] == ["input-0", "input-1"]
     assert tensor_metadata(None, "input") == []
+    assert {entry["datatype"] for entry in tensor_metadata(EVERYTHING, "input")[-3:]} == {"BYTES"}
 
 
 EVERYTHING = Schema(

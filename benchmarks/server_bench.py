@@ -1,0 +1,136 @@
+"""The model server beside `mlflow models serve`: the same machine, the same model, the same requests, one run.
+
+    uv run --project images/model-server python benchmarks/server_bench.py [--seconds 5] [--rounds 3]
+
+Rounds alternate between the two servers, so that what else the machine does hits both. Printed are medians over the
+rounds, and ratios in which more than 1 means that Lakeloop is better. One worker process each.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from server.saved_models import save_classifier
+from server.server_processes import Process, mlflow_serving, serving
+
+ROW = {"tenure": 1.0, "spend": 5.0}
+CALLERS = (1, 16)
+ROWS = (1, 1000)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Requests per second; latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+async def _call(port: int, request: bytes, until: float, latencies: list[float]) -> None:
+    # Bare sockets: an HTTP library in Python would be slower than the servers, and measured with them
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        latencies.append(time.perf_counter() - started)
+    writer.close()
+
+
+async def _measure(port: int, request: bytes, callers: int, seconds: float) -> Measured:
+    latencies: list[float] = []
+    until = time.perf_counter() + seconds
+    await asyncio.gather(*(_call(port, request, until, latencies) for _ in range(callers)))
+    ordered = sorted(latencies)
+    return Measured(len(ordered) / seconds, 1000 * ordered[len(ordered) // 2], 1000 * ordered[int(len(ordered) * 0.99)])
+
+
+def _request(rows: int) -> bytes:
+    body = json.dumps({"dataframe_split": {"columns": list(ROW), "data": [list(ROW.values())] * rows}}).encode()
+    head = f"POST /invocations HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def _median(measured: list[Measured]) -> Measured:
+    return Measured(*(statistics.median(getattr(m, field) for m in measured) for field in ("rate", "p50", "p99")))
+
+
+def _memory_mib(process: Process) -> float:
+    """Proportional set size of a server's processes, in MiB: shared pages count once."""
+    pids, total = [process.popen.pid], 0
+    while pids:
+        pid = pids.pop()
+        try:
+            pids += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def main() -> None:
+    """Runs the comparison and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        root = Path(folder)
+        save_classifier(root / "model")
+        starts = {}
+        processes: dict[str, Process] = {}
+        for name in ("lakeloop", "mlflow"):
+            started = time.perf_counter()
+            context = (
+                serving(f"file://{root / 'model'}", root / name)
+                if name == "lakeloop"
+                else mlflow_serving(root / "model", root / name)
+            )
+            processes[name] = stack.enter_context(context)
+            starts[name] = time.perf_counter() - started
+        print(f"{platform.platform()}, {platform.python_version()}, {options.rounds} rounds of {options.seconds} s")
+        print(f"{'':28}{'lakeloop':>12}{'mlflow':>12}{'ratio':>8}")
+        _line("start to first 200, s", starts["lakeloop"], starts["mlflow"], starts["mlflow"] / starts["lakeloop"])
+        for rows in ROWS:
+            for callers in CALLERS:
+                _compare(processes, rows, callers, options.rounds, options.seconds)
+        ours, theirs = _memory_mib(processes["lakeloop"]), _memory_mib(processes["mlflow"])
+        _line("memory (PSS), MiB", ours, theirs, theirs / ours)
+
+
+def _compare(processes: dict[str, Process], rows: int, callers: int, rounds: int, seconds: float) -> None:
+    request = _request(rows)
+    found: dict[str, list[Measured]] = {name: [] for name in processes}
+    for process in processes.values():
+        asyncio.run(_measure(process.port, request, callers, 0.5))
+    for _ in range(rounds):
+        for name, process in processes.items():
+            found[name].append(asyncio.run(_measure(process.port, request, callers, seconds)))
+    ours, theirs = _median(found["lakeloop"]), _median(found["mlflow"])
+    what = f"{rows} rows, {callers} callers"
+    _line(f"{what}, req/s", ours.rate, theirs.rate, ours.rate / theirs.rate)
+    _line(f"{what}, p50 ms", ours.p50, theirs.p50, theirs.p50 / ours.p50)
+    _line(f"{what}, p99 ms", ours.p99, theirs.p99, theirs.p99 / ours.p99)
+
+
+def _line(what: str, ours: float, theirs: float, ratio: float) -> None:
+    print(f"{what:28}{ours:12.2f}{theirs:12.2f}{ratio:8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
