@@ -58,7 +58,7 @@ def describe_run(obj: Mapping[str, Any]) -> str:
     """One line on a TrainingJob: phase, stage, percent, or what it waits for."""
     run = obj.get("status", {}).get("run", {})
     progress = run.get("progress", {})
-    parts = [f"run {run.get('number', '–')}", str(run.get("phase", "Pending"))]
+    parts = [f"run {run.get('number', '-')}", str(run.get("phase", "Pending"))]
     if progress.get("stage") and run.get("phase") == "Running":
         parts.append(f"{progress['stage']} {progress.get('percent', 0)} %")
     stalled = condition(obj, "Stalled")
@@ -70,7 +70,11 @@ def describe_run(obj: Mapping[str, Any]) -> str:
 def describe_deployment(obj: Mapping[str, Any]) -> str:
     """One line on a ModelDeployment."""
     status = obj.get("status", {})
-    parts = [f"{side} v{status[side]['version']} ({status[side].get('readyReplicas', 0)} ready)" for side in ("stable", "candidate") if status.get(side)]
+    parts = [
+        f"{side} v{status[side]['version']} ({status[side].get('readyReplicas', 0)} ready)"
+        for side in ("stable", "candidate")
+        if status.get(side)
+    ]
     stalled = condition(obj, "Stalled")
     if stalled.get("status") == "True":
         parts.append(f"{stalled['reason']}: {stalled['message']}")
@@ -104,7 +108,9 @@ def training_over(obj: Mapping[str, Any]) -> bool:
     run = obj.get("status", {}).get("run", {})
     if fresh(obj) and run.get("phase") == "Failed":
         failure = run.get("failure", {})
-        raise DemoError(f"run {run.get('number')} failed: {failure.get('class')}/{failure.get('reason')}: {failure.get('message')}")
+        raise DemoError(
+            f"run {run.get('number')} failed: {failure.get('class')}/{failure.get('reason')}: {failure.get('message')}"
+        )
     return fresh(obj) and condition(obj, "Ready").get("status") == "True" and run.get("phase") == "Succeeded"
 
 
@@ -116,10 +122,13 @@ def job_over(obj: Mapping[str, Any]) -> bool:
 
 
 def address(kubectl: Kubectl, service: str, namespace: str = NAMESPACE) -> str:
-    """`http://host:port` of a NodePort Service, reachable without a port-forward. DemoError when it is of another type."""
+    """`http://host:port` of a NodePort Service, without a port-forward. DemoError when it is of another type."""
     ports = kubectl.get("service", service, namespace)["spec"]["ports"]
     if "nodePort" not in ports[0]:
-        raise DemoError(f"Service {namespace}/{service} has no NodePort: install with --profile local or kind, or use kubectl port-forward")
+        raise DemoError(
+            f"Service {namespace}/{service} has no NodePort: install with --profile local or kind,"
+            " or use kubectl port-forward"
+        )
     nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
     host = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
     return f"http://{host}:{ports[0]['nodePort']}"
@@ -138,7 +147,12 @@ def predict(url: str, features: Sequence[int]) -> tuple[list[int], str]:
 
 def by_hand(samples: Path, features: Sequence[int]) -> list[int]:
     """What the same model fitted on this machine answers."""
-    done = subprocess.run(["uv", "run", "--quiet", "--script", str(samples / "by_hand.py"), *map(str, features)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    done = subprocess.run(  # noqa: S603
+        ["uv", "run", "--quiet", "--script", str(samples / "by_hand.py"), *map(str, features)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise DemoError(f"by_hand.py: {done.stderr.strip()}")
     answers: list[int] = json.loads(done.stdout)
@@ -154,7 +168,13 @@ def run(kubectl: Kubectl, samples: Path) -> None:
         kubectl("apply", "-f", str(samples / file))
 
     apply("1-data.yaml", "Five rows of raw JSON go into the bucket raw.")
-    wait("The upload", lambda: kubectl.get("job", "quickstart-data"), job_over, lambda obj: f"Job {'done' if obj['status'].get('succeeded') else 'running'}", 180)
+    wait(
+        "The upload",
+        lambda: kubectl.get("job", "quickstart-data"),
+        job_over,
+        lambda obj: f"Job {'done' if obj['status'].get('succeeded') else 'running'}",
+        180,
+    )
     apply("2-train.yaml", "Raw JSON → Delta table → LogisticRegression → registered model.")
     job = wait("The training", lambda: kubectl.get("trainingjob", "quickstart"), training_over, describe_run, 600)
     trained = job["status"]["run"]
@@ -163,7 +183,11 @@ def run(kubectl: Kubectl, samples: Path) -> None:
     wait(
         "The rollout",
         lambda: kubectl.get("modeldeployment", "quickstart"),
-        lambda obj: fresh(obj) and condition(obj, "Ready").get("status") == "True" and obj["status"]["stable"]["version"] == trained["model"]["version"],
+        lambda obj: (
+            fresh(obj)
+            and condition(obj, "Ready").get("status") == "True"
+            and obj["status"]["stable"]["version"] == trained["model"]["version"]
+        ),
         describe_deployment,
         300,
     )
@@ -181,7 +205,9 @@ def run(kubectl: Kubectl, samples: Path) -> None:
 
 @click.command()
 @click.option("--kubeconfig", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--samples", type=click.Path(exists=True, path_type=Path), default=Path("samples/quickstart"), show_default=True)
+@click.option(
+    "--samples", type=click.Path(exists=True, path_type=Path), default=Path("samples/quickstart"), show_default=True
+)
 @click.option("--kubectl", "executable", default="kubectl", show_default=True, help="The kubectl to run.")
 def main(kubeconfig: Path, samples: Path, executable: str) -> None:
     """Apply the quickstart and print a served prediction."""
