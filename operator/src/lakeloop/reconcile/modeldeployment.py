@@ -1,8 +1,6 @@
 """One pass over a ModelDeployment: gather, decide, apply, report."""
 
 import asyncio
-import base64
-import binascii
 import logging
 import time
 from collections.abc import Mapping
@@ -14,7 +12,6 @@ from lakeloop.adapters.clock import Clock
 from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
 from lakeloop.adapters.servers_protocol import ModelServers
 from lakeloop.adapters.tracking_protocol import (
-    BasicAuth,
     ModelVersion,
     TrackingDenied,
     TrackingError,
@@ -49,6 +46,7 @@ from lakeloop.domain.plan import Effect, Event, ObjectRef, Plan
 from lakeloop.reconcile.apply import ManifestRefused, apply_plan
 from lakeloop.reconcile.followers import AliasMoves
 from lakeloop.reconcile.protocol import Telemetry
+from lakeloop.reconcile.tracking_auth import tracking_auth
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.serving import names
 from lakeloop.render.serving.pod import ModelSource, server_template, with_revision
@@ -194,7 +192,8 @@ class ModelDeploymentReconciler:
                 message = f"there is no Secret {secret!r} in namespace {namespace}: make it, with AWS_ACCESS_KEY_ID"
                 problem = Problem("spec.storage.secretRef", "SecretNotFound", f"{message} and AWS_SECRET_ACCESS_KEY")
                 return None, _Wanted(problem=problem)
-        server = self._tracking.connect(await self._auth(namespace, spec))
+        secret = tracking_secret_name(spec.tracking.secret_ref)
+        server = self._tracking.connect(await tracking_auth(self._kubernetes, namespace, secret))
         try:
             return server, await self._resolve(server, deployment, spec)
         except TrackingDenied as error:
@@ -203,13 +202,6 @@ class ModelDeploymentReconciler:
             return None, _Wanted(problem=Problem("spec.model", "RegistryUnavailable", error.message))
         except TrackingError as error:
             return server, _Wanted(problem=Problem("spec.model", "RegistryRefused", error.message, 60.0))
-
-    async def _auth(self, namespace: str, spec: EffectiveDeploymentSpec) -> BasicAuth | None:
-        name = tracking_secret_name(spec.tracking.secret_ref)
-        secret = await self._kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
-        data = (secret or {}).get("data") or {}
-        username, password = (_decoded(data.get(f"MLFLOW_TRACKING_{key}")) for key in ("USERNAME", "PASSWORD"))
-        return BasicAuth(username, password) if username else None
 
     async def _resolve(
         self, server: TrackingServer, deployment: ModelDeployment, spec: EffectiveDeploymentSpec
@@ -349,10 +341,3 @@ class _Effects:
 
 def _no_model(name: str) -> Problem:
     return Problem("spec.model.name", "ModelNotFound", f"there is no registered model {name!r}, or it has no version")
-
-
-def _decoded(value: str | None) -> str:
-    try:
-        return base64.b64decode(value or "").decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
