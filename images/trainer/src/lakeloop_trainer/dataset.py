@@ -142,7 +142,7 @@ def _selection(dataset: Dataset, found: Mapping[str, str], features: Sequence[st
         for name in [*features, target]
     ]
     columns = splitting.hash_columns(dataset.split.keys, features, target)
-    side = splitting.test_expression(found, columns, dataset.split.seed, dataset.split.test_fraction)
+    side = splitting.side_expression(found, columns, dataset.split.seed, dataset.split.test_fraction)
     return [*expressions, f"{side} AS {splitting.quoted(splitting.COLUMN)}"]
 
 

@@ -76,7 +76,7 @@ def _instance(cls: type, params: Mapping[str, Any], path: str) -> Any:
     values = {}
     for name, value in params.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = [k for k in known if k.lower() == name.lower()] or difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
             raise RunFailure(
                 "InvalidParameter", f"{path}.{name}: {cls.__name__} has no such parameter{hint}", f"{path}.{name}"

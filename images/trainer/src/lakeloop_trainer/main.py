@@ -58,6 +58,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("py4j", "botocore", "boto3", "urllib3", "mlflow", "alembic", "skops"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # it misses pip, which is not in the image on purpose
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _terminate)

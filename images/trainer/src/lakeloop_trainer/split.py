@@ -28,7 +28,7 @@ def hash_columns(keys: Sequence[str], features: Sequence[str], target: str) -> l
     return list(keys) if keys else sorted([*features, target])
 
 
-def test_expression(types: Mapping[str, str], columns: Sequence[str], seed: int, test_fraction: float) -> str:
+def side_expression(types: Mapping[str, str], columns: Sequence[str], seed: int, test_fraction: float) -> str:
     """A Spark SQL expression that is true for test rows; ``types`` maps columns to Spark's simple type names."""
     threshold = round(test_fraction * BUCKETS)
     if threshold == 0:

@@ -12,6 +12,7 @@ import logging
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -152,7 +153,10 @@ class Tracker:
         from mlflow.models import Model, infer_signature
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        signature = infer_signature(example, pipeline.predict(example))
+        with warnings.catch_warnings():
+            # integers without NULLs are integers: the rows say so, and the query can make them DOUBLE
+            warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+            signature = infer_signature(example, pipeline.predict(example))
         found, trusted = serialization(pipeline)
         logged = self.client.create_logged_model(
             experiment_id=self._experiment_id,

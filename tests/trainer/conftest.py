@@ -1,0 +1,223 @@
+"""A real Spark with Delta, and a real MLflow server, for the trainer's tests.
+
+Run with ``uv run --project images/trainer pytest tests/trainer``. The jars of the image (jars.lock) and the MLflow
+server's environment (images/mlflow) are kept below ``~/.cache/lakeloop``, so only the first run fetches them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINER = ROOT / "images/trainer"
+CACHE = Path(os.environ.get("LAKELOOP_CACHE", Path.home() / ".cache/lakeloop"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "spark: needs Java, and a minute")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spark_home() -> Path:
+    """The image's ``SPARK_HOME`` as far as the JVM needs it: pyspark's jars and those of jars.lock in one folder.
+
+    With the image's class-data archive beside them, which takes half a minute to make and halves every JVM's start.
+    """
+    import pyspark
+
+    lock, shipped = TRAINER / "jars.lock", Path(pyspark.__file__).parent / "jars"
+    key = hashlib.sha256(lock.read_bytes() + str(shipped).encode() + pyspark.__version__.encode()).hexdigest()[:12]
+    home = CACHE / "spark" / key
+    if not home.is_dir():
+        partial = home.with_name(f"{key}.partial-{os.getpid()}")
+        subprocess.run([sys.executable, TRAINER / "fetch_jars.py", lock, partial / "jars"], check=True)
+        for jar in shipped.glob("*.jar"):
+            (partial / "jars" / jar.name).symlink_to(jar)
+        partial.rename(home)
+    archive = home / "spark.jsa"
+    if not archive.is_file():
+        made = home / f"spark-{os.getpid()}.jsa"
+        subprocess.run(
+            [sys.executable, "-m", "lakeloop_trainer.cds", made],
+            check=True,
+            env={**os.environ, "SPARK_HOME": str(home)},
+        )
+        made.rename(archive)
+    os.environ["SPARK_HOME"], os.environ["LAKELOOP_CDS_ARCHIVE"] = str(home), str(archive)
+    return home
+
+
+@pytest.fixture(scope="session")
+def properties() -> dict[str, str]:
+    """What the operator writes for a job with no executors."""
+    return {"spark.master": "local[2]", "spark.driver.memory": "1g"}
+
+
+@pytest.fixture(scope="session")
+def spark(properties: dict[str, str]) -> Iterator[Any]:
+    """One session, made as the driver makes it, for all tests of this process."""
+    from lakeloop_trainer.session import Jvm, Session
+    from lakeloop_trainer.spark_conf import driver_conf
+
+    jvm = Jvm(driver_conf(properties, {}, "tests", None))
+    session = Session(jvm).get()
+    yield session
+    session.stop()
+    jvm.stop()
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    uri: str
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A call of MLflow's REST API: POST with a body, else GET."""
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.uri}/api/2.0/mlflow/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return dict(json.loads(response.read() or b"{}"))
+
+    def new_run(self, experiment: str) -> str:
+        """Makes an experiment and a run, as the operator does; returns the run's id."""
+        experiment_id = self.call("experiments/create", {"name": experiment})["experiment_id"]
+        body = {"experiment_id": experiment_id, "start_time": int(time.time() * 1000)}
+        return str(self.call("runs/create", body)["run"]["info"]["run_id"])
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """MLflow's server from its own lock, on SQLite, with artifacts in a folder that clients write to directly."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    lock = ROOT / "images/mlflow/uv.lock"
+    environment = CACHE / "mlflow" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    uv = shutil.which("uv")
+    if uv is None:
+        raise RuntimeError("uv is needed to install the MLflow server of images/mlflow")
+    sync = [uv, "sync", "--quiet", "--project", str(lock.parent), "--frozen", "--no-dev"]
+    subprocess.run(sync, check=True, env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment)})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(
+        [
+            str(environment / "bin/mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--no-serve-artifacts",
+            "--default-artifact-root", str(folder / "artifacts"),
+        ],
+        stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    found = MlflowServer(f"http://127.0.0.1:{port}")
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"{found.uri}/health", timeout=5):  # noqa: S310
+                break
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "server.log").read_text()[-3000:]) from None
+            time.sleep(0.2)
+    yield found
+    os.killpg(server.pid, 15)
+    server.wait(20)
+    log.close()
+
+
+@dataclass
+class Attempt:
+    """What a run of the program left behind."""
+
+    exit_code: int
+    result: dict[str, Any] | None
+    message: str
+    log: str
+
+
+@pytest.fixture
+def drive(tmp_path: Path, properties: dict[str, str]) -> Callable[..., Attempt]:
+    """Runs ``lakeloop-driver`` as a pod would, with the given run spec."""
+
+    def run(spec: dict[str, Any], attempt: int = 1, **environ: str) -> Attempt:
+        folder = tmp_path / f"etc-{attempt}"
+        folder.mkdir(exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(spec))
+        (folder / "spark.properties").write_text("".join(f"{k}={v}\n" for k, v in properties.items()))
+        termination = tmp_path / f"termination-{attempt}"
+        termination.unlink(missing_ok=True)
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "LAKELOOP_RUN_FILE": str(folder / "run.json"),
+            "LAKELOOP_TERMINATION_LOG": str(termination), "LAKELOOP_ATTEMPT": str(attempt),
+            "MLFLOW_TRACKING_URI": spec["tracking"]["uri"], "MLFLOW_RUN_ID": spec["tracking"]["runId"],
+            "SPARK_HOME": os.environ["SPARK_HOME"], "LAKELOOP_CDS_ARCHIVE": os.environ["LAKELOOP_CDS_ARCHIVE"],
+            **environ,
+        }  # fmt: skip
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "lakeloop-driver")],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        message = termination.read_text() if termination.exists() else ""
+        return Attempt(done.returncode, json.loads(message) if message else None, message, done.stdout + done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def run_document(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A run spec as the operator writes it; keyword arguments replace its top-level keys."""
+
+    def build(**changes: Any) -> dict[str, Any]:
+        return {
+            "apiVersion": "lakeloop.io/run/v1",
+            "job": {"namespace": "team-a", "name": "quickstart", "uid": "job-uid"},
+            "run": {"number": 1, "uid": "run-uid", "attempt": 1, "trigger": "SpecChange"},
+            "tracking": {"uri": "http://127.0.0.1:9", "experiment": "quickstart", "runId": "none"},
+            "inputs": [{"name": "points", "uri": str(tmp_path / "points"), "version": 0}],
+            "dataset": {"query": None, "features": ["feature"], "target": "target", "expectations": [],
+                        "split": {"by": "Random", "testFraction": 0, "seed": 0, "keys": []}},
+            "estimator": {"library": "sklearn", "steps": [
+                {"class": "sklearn.linear_model.LogisticRegression", "params": {"C": 1}}]},
+            "objective": None,
+            "explanation": {"method": "Permutation", "sampleRows": 1000},
+            "register": {"model": "quickstart"},
+            "storage": {"endpoint": None, "region": "us-east-1", "pathStyle": True},
+            **changes,
+        }  # fmt: skip
+
+    return build
+
+
+@pytest.fixture
+def write_manifest(tmp_path: Path) -> Callable[[str, list[Path]], str]:
+    """Writes a manifest of the files as they now are, as the operator does; gives its URI."""
+
+    def write(run_uid: str, files: list[Path]) -> str:
+        entries = [
+            {
+                "uri": str(file),
+                "etag": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(),
+                "size": file.stat().st_size,
+            }
+            for file in files
+        ]
+        path = tmp_path / f"manifest-{run_uid}.json"
+        path.write_text(json.dumps({"runUid": run_uid, "from": str(tmp_path), "files": entries}))
+        return str(path)
+
+    return write

@@ -1,0 +1,206 @@
+"""Ingestion, pinned reads and the split on real Delta tables, in one session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lakeloop_trainer import dataset, ingest
+from lakeloop_trainer.failures import RunFailure
+from lakeloop_trainer.run_spec import Dataset, Ingest, Input, Split
+from lakeloop_trainer.storage import FileStore, version_of_transaction
+
+pytestmark = pytest.mark.spark
+STORE = FileStore()
+PLENTY = 1 << 30
+
+
+def table_input(path: Path, version: int | None = None, load: Ingest | None = None) -> Input:
+    return Input(0, "points", str(path), version, load)
+
+
+def append(manifest: str | None, base: int | None, **options: Any) -> Ingest:
+    return Ingest(
+        options.get("format", "json"), options.get("mode", "Append"), options.get("options", {}), base, manifest, None
+    )
+
+
+def json_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def load(spark: Any, item: Input, uid: str) -> int:
+    """What a driver does for one input: look, and load if there is still something to load."""
+    prepared = ingest.prepare(item, uid, STORE)
+    if prepared.version is not None:
+        return prepared.version
+    assert prepared.manifest is not None
+    return ingest.load(spark, item, prepared.manifest, uid, "team-a/churn", STORE)
+
+
+def rows_of(spark: Any, path: Path, version: int) -> int:
+    return int(spark.read.format("delta").option("versionAsOf", version).load(str(path)).count())
+
+
+def test_each_of_fourteen_commits_is_read_as_it_was(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    """More than ten commits: a checkpoint lies between, which is where Delta and Spark of different patches part."""
+    table = tmp_path / "points"
+    for number in range(14):
+        raw = json_lines(tmp_path / f"{number}.json", [{"feature": number, "target": number % 2}])
+        base = number - 1 if number else None
+        manifest = write_manifest(f"run-{number}", [raw])
+        assert load(spark, table_input(table, load=append(manifest, base)), f"run-{number}") == number
+    assert list((table / "_delta_log").glob("*.checkpoint*.parquet"))
+    for version in (0, 3, 10, 13):
+        item = table_input(table, version)
+        dataset.register_views(spark, [item], {"points": version})
+        wanted = Dataset(None, ("feature",), "target", Split(0.0))
+        rows = dataset.read(spark, wanted, [item], PLENTY)
+        assert sorted(rows.train_features["feature"]) == list(range(version + 1))
+        assert len(rows.test_features) == 0
+
+
+def test_a_retry_after_the_commit_loads_nothing_twice(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    table = tmp_path / "points"
+    raw = json_lines(tmp_path / "a.json", [{"feature": 1, "target": 0}, {"feature": 2, "target": 1}])
+    item = table_input(table, load=append(write_manifest("run-1", [raw]), None))
+    assert load(spark, item, "run-1") == 0
+    # another writer goes on before the operator has seen the version
+    spark.sql("SELECT 9L AS feature, 1L AS target").write.format("delta").mode("append").save(str(table))
+    raw.write_text("replaced since\n")  # too late to matter: the commit is made
+    assert load(spark, item, "run-1") == 0
+    assert rows_of(spark, table, 0) == 2
+    # a driver that was slow to die commits the same transaction once more: Delta's own check refuses it
+    old = json_lines(tmp_path / "a.json", [{"feature": 1, "target": 0}, {"feature": 2, "target": 1}])
+    manifest = ingest.parse_manifest(Path(write_manifest("run-1", [old])).read_bytes(), "run-1", "f")
+    assert ingest.load(spark, item, manifest, "run-1", "team-a/churn", STORE) == 0
+    assert rows_of(spark, table, 1) == 3
+    assert version_of_transaction(STORE, str(table), "run-2", None) is None
+
+
+def test_the_commit_says_whose_it_is(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    table = tmp_path / "points"
+    raw = json_lines(tmp_path / "a.json", [{"feature": 1}])
+    load(spark, table_input(table, load=append(write_manifest("run-1", [raw]), None)), "run-1")
+    actions = [json.loads(line) for line in (table / "_delta_log/00000000000000000000.json").read_text().splitlines()]
+    assert [a["txn"]["appId"] for a in actions if "txn" in a] == ["run-1"]
+    info = next(a["commitInfo"] for a in actions if "commitInfo" in a)
+    assert json.loads(info["userMetadata"]) == {"lakeloop": {"runUid": "run-1", "job": "team-a/churn"}}
+    assert len([a for a in actions if "add" in a]) == 1
+    assert next(table.glob("*.parquet")).name.endswith(".snappy.parquet")
+
+
+def test_overwrite_replaces_rows_and_schema(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    table = tmp_path / "points"
+    first = json_lines(tmp_path / "a.json", [{"feature": 1, "target": 0}])
+    load(spark, table_input(table, load=append(write_manifest("run-1", [first]), None)), "run-1")
+    second = tmp_path / "b.csv"
+    second.write_text("size;goal\n1.5;yes\n2.5;no\n")
+    item = table_input(
+        table, load=append(write_manifest("run-2", [second]), 0, format="csv", mode="Overwrite", options={"sep": ";"})
+    )
+    assert load(spark, item, "run-2") == 1
+    assert spark.read.format("delta").load(str(table)).dtypes == [("size", "double"), ("goal", "string")]
+    assert rows_of(spark, table, 0) == 1
+
+
+def test_append_widens_numbers_and_refuses_the_rest(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    table = tmp_path / "points"
+    spark.sql("SELECT 1.5D AS feature, 1 AS target").write.format("delta").save(str(table))
+    whole = json_lines(tmp_path / "a.json", [{"feature": 2, "target": 0}])
+    assert load(spark, table_input(table, load=append(write_manifest("run-1", [whole]), 0)), "run-1") == 1
+    assert rows_of(spark, table, 1) == 2
+    for name, row in {"text": {"feature": "x", "target": 0}, "extra": {"feature": 1, "target": 0, "more": 1}}.items():
+        raw = json_lines(tmp_path / f"{name}.json", [row])
+        with pytest.raises(RunFailure) as caught:
+            load(spark, table_input(table, load=append(write_manifest(f"run-{name}", [raw]), 1)), f"run-{name}")
+        assert (caught.value.reason, caught.value.field) == ("SchemaMismatch", "spec.inputs[0].ingest"), name
+    assert not (table / "_delta_log/00000000000000000002.json").exists()
+
+
+def test_a_changed_file_or_none_at_all(spark: Any, tmp_path: Path, write_manifest: Any) -> None:
+    raw = json_lines(tmp_path / "a [1].json", [{"feature": 1}])  # a name that is a pattern, if one lets it
+    manifest = write_manifest("run-1", [raw])
+    item = table_input(tmp_path / "points", load=append(manifest, None))
+    raw.write_text('{"feature": 2}\n')
+    with pytest.raises(RunFailure, match="was replaced since") as caught:
+        load(spark, item, "run-1")
+    assert caught.value.reason == "SourceChanged"
+    assert (
+        load(spark, table_input(tmp_path / "points", load=append(write_manifest("run-2", [raw]), None)), "run-2") == 0
+    )
+    nothing = write_manifest("run-3", [])
+    assert load(spark, table_input(tmp_path / "points", load=append(nothing, 0)), "run-3") == 0
+    with pytest.raises(RunFailure) as caught:
+        load(spark, table_input(tmp_path / "other", load=append(nothing, None)), "run-3")
+    assert caught.value.reason == "EmptyTable"
+
+
+def test_a_row_keeps_its_side_as_the_table_grows(spark: Any, tmp_path: Path) -> None:
+    """Grown, compacted, widened and read by another query: the held-out rows of before are still held out."""
+    table = tmp_path / "points"
+    spark.range(400).selectExpr("CAST(id AS INT) AS id", "id * 0.5D AS feature", "id % 2 AS target").repartition(
+        3
+    ).write.format("delta").save(str(table))
+    split = Split(0.25, 3, ("id",))
+
+    def held_out(version: int, query: str | None = None, wanted: Split = split) -> set[float]:
+        item = table_input(table, version)
+        dataset.register_views(spark, [item], {"points": version})
+        rows = dataset.read(spark, Dataset(query, ("feature",), "target", wanted), [item], PLENTY)
+        assert not set(rows.train_features["feature"]) & set(rows.test_features["feature"])
+        return set(rows.test_features["feature"])
+
+    before = held_out(0)
+    assert 60 <= len(before) <= 140
+    spark.range(400, 800).selectExpr("CAST(id AS INT) AS id", "id * 0.5D AS feature", "id % 2 AS target").write.format(
+        "delta"
+    ).mode("append").save(str(table))
+    after = held_out(1)
+    assert {value for value in after if value < 200} == before
+    wide = "SELECT CAST(id AS BIGINT) AS id, feature, target, 1 AS more FROM points ORDER BY feature DESC"
+    assert held_out(1, wide) == after
+    assert held_out(1, wanted=Split(0.5, 3, ("id",))) > after
+    assert held_out(1, wanted=Split(0.25, 4, ("id",))) != after
+    whole_row = held_out(0, wanted=Split(0.25, 3))
+    assert whole_row == {value for value in held_out(1, wanted=Split(0.25, 3)) if value < 200}
+
+
+def test_only_the_columns_that_the_run_needs_are_read(spark: Any, tmp_path: Path) -> None:
+    table = tmp_path / "points"
+    spark.range(10).selectExpr("id AS feature", "id % 2 AS target", "repeat('x', 1000) AS wide").write.format(
+        "delta"
+    ).save(str(table))
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    wanted = Dataset(None, ("feature",), "target", Split(0.2))
+    selected = spark.sql(dataset.query_of(wanted, [item])).selectExpr(
+        *dataset._selection(wanted, {"feature": "bigint", "target": "bigint"}, ["feature"], "target")
+    )
+    assert "wide" not in selected._jdf.queryExecution().executedPlan().toString()
+
+
+def test_too_many_rows_are_refused_before_they_are_collected(spark: Any, tmp_path: Path) -> None:
+    table = tmp_path / "points"
+    spark.range(100_000).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(table))
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    with pytest.raises(RunFailure, match="100000 rows, about 2 MiB") as caught:
+        dataset.read(spark, Dataset(None, None, "target", Split()), [item], 1 << 20)
+    assert caught.value.reason == "DatasetTooLarge"
+
+
+def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) -> None:
+    table, other = tmp_path / "points", tmp_path / "other"
+    for path in (table, other):
+        spark.range(10).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(path))
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    for query in (f"SELECT * FROM delta.`{other}`", f"SELECT * FROM parquet.`{other}`", "SELECT * FROM elsewhere"):  # noqa: S608
+        with pytest.raises(RunFailure) as caught:
+            dataset.read(spark, Dataset(query, None, "target", Split()), [item], PLENTY)
+        assert caught.value.reason == "TableNotFound", query
+        assert caught.value.field == "spec.dataset.query"
