@@ -1,0 +1,283 @@
+"""ModelDeployments on a real API server: the operator as a process, a registry over HTTP, pods moved by the test."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_nodes import FakeNodes
+from fake_registry import FakeRegistry
+from kubectl import Kubectl
+from operator_process import OperatorProcess
+
+from lakeloop.adapters.kubernetes import KubernetesApi, load_configuration
+from lakeloop.api.v1alpha1 import API_VERSION
+from lakeloop.domain.plan import ObjectRef
+from localcluster.apiserver import ApiServer
+
+DIGEST = "sha256:" + "a" * 64
+SECONDS = 30.0
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as fake:
+        fake.register("churn", 1, {"lakeloop.io/digest": DIGEST, "lakeloop.io/input.customers": "s3a://lake/c@11"})
+        fake.register("churn", 2, {"lakeloop.io/digest": DIGEST})
+        fake.set_alias("churn", "champion", 1)
+        yield fake
+
+
+@pytest.fixture
+def operator(
+    apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path
+) -> Iterator[OperatorProcess]:
+    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    with OperatorProcess(
+        apiserver.kubeconfig, tmp_path, namespace=kubectl.namespace, tracking_uri=registry.url
+    ) as process:
+        process.wait_until_leading()
+        yield process
+
+
+@pytest.fixture
+async def api(apiserver: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesApi]:
+    monkeypatch.setenv("KUBECONFIG", str(apiserver.kubeconfig))
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    async with KubernetesApi(await load_configuration()) as client:
+        yield client
+
+
+@pytest.fixture
+async def nodes(api: KubernetesApi, namespace: str) -> AsyncIterator[FakeNodes]:
+    async with FakeNodes(api, namespace) as fake:
+        yield fake
+
+
+class Deployed:
+    """The ModelDeployment under test."""
+
+    def __init__(self, api: KubernetesApi, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+        self.ref = ObjectRef(API_VERSION, "ModelDeployment", namespace, "churn")
+
+    async def apply(self, **spec: Any) -> None:
+        model = spec.pop("model", {"name": "churn", "alias": "champion"})
+        manifest = {"apiVersion": API_VERSION, "kind": "ModelDeployment", "metadata": {"name": "churn"}}
+        manifest["metadata"]["namespace"] = self.namespace  # type: ignore[index]
+        path = f"/apis/{API_VERSION}/namespaces/{self.namespace}/modeldeployments/churn"
+        await self.api.request(
+            "PATCH",
+            path,
+            {"fieldManager": "user", "force": "true"},
+            {**manifest, "spec": {"model": model, **spec}},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def get(self) -> dict[str, Any]:
+        found = await self.api.get(self.ref)
+        assert found is not None
+        return dict(found)
+
+    async def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = SECONDS) -> dict[str, Any]:
+        """The status, once that holds of it."""
+        deadline, status = time.monotonic() + seconds, {}
+        while time.monotonic() < deadline:
+            status = (await self.get()).get("status") or {}
+            if holds(status):
+                return status
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"still not so after {seconds} s: {status}")
+
+    async def servers(self) -> dict[str, int]:
+        """Deployment → replicas."""
+        found = await self.api.list("apps/v1", "Deployment", self.namespace, {})
+        return {each["metadata"]["name"]: each["spec"]["replicas"] for each in found}
+
+
+@pytest.fixture
+def deployed(api: KubernetesApi, namespace: str, nodes: FakeNodes, operator: OperatorProcess) -> Deployed:
+    return Deployed(api, namespace)
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    """`("True", "Serving")`; two empty strings where it is not there."""
+    found = next((each for each in status.get("conditions", ()) if each["type"] == kind), {})
+    return found.get("status", ""), found.get("reason", "")
+
+
+def serves(version: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda status: (status.get("stable") or {}).get("version") == version and "candidate" not in status
+
+
+async def one_revision(deployed: Deployed, replicas: int) -> None:
+    deadline = time.monotonic() + SECONDS
+    while list((await deployed.servers()).values()) != [replicas]:
+        assert time.monotonic() < deadline, await deployed.servers()
+        await asyncio.sleep(0.05)
+
+
+async def test_first_rollout_serves_what_the_alias_points_to(deployed: Deployed) -> None:
+    await deployed.apply(replicas=2)
+    status = await deployed.until(lambda s: condition(s, "Ready")[0] == "True" and s["stable"]["readyReplicas"] == 2)
+    assert status["stable"] | {"revision": ""} == {
+        "version": 1,
+        "digest": DIGEST,
+        "runId": "run-1",
+        "inputs": [{"name": "customers", "uri": "s3a://lake/c", "version": 11}],
+        "revision": "",
+        "weight": 100,
+        "readyReplicas": 2,
+    }
+    assert status["url"] == status["internalURL"] == f"http://churn.{deployed.namespace}.svc:80"
+    assert [each["reason"] for each in status["history"]] == ["FirstRollout"]
+    assert condition(status, "Stalled") == condition(status, "Reconciling") == ("", "")
+    obj = await deployed.get()
+    assert "finalizers" not in obj["metadata"]
+    assert "annotations" not in obj["metadata"]
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_moving_the_alias_rolls_forward_and_loses_nobody(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry, replicas: int
+) -> None:
+    await deployed.apply(replicas=replicas)
+    await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == replicas)
+    nodes.lowest = None
+    registry.set_alias("churn", "champion", 2)
+    status = await deployed.until(serves(2))
+    await one_revision(deployed, replicas)
+    assert nodes.lowest is not None
+    assert nodes.lowest >= replicas
+    assert [each["reason"] for each in status["history"]] == ["AliasMoved", "FirstRollout"]
+    assert status["lastRollout"]["servingTime"] >= status["lastRollout"]["observedTime"]
+    service = await deployed.api.get(ObjectRef("v1", "Service", deployed.namespace, "churn"))
+    assert service is not None
+    assert service["spec"]["selector"]["lakeloop.io/revision"] == status["stable"]["revision"]
+
+
+async def test_a_version_that_does_not_load_is_rejected_and_the_stable_one_serves_on(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry
+) -> None:
+    await deployed.apply(replicas=2)
+    await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == 2)
+    nodes.lowest, nodes.broken[2] = None, ("EnvironmentMismatch", "needs numpy 3")
+    registry.set_alias("churn", "champion", 2)
+    status = await deployed.until(lambda s: bool(s.get("rejected")) and serves(1)(s))
+    await one_revision(deployed, 2)
+    assert status["rejected"][0]["version"] == 2
+    assert status["rejected"][0]["reason"] == "EnvironmentMismatch"
+    assert condition(status, "Ready") == ("True", "Serving")
+    assert condition(status, "GatesPassed") == ("False", "EnvironmentMismatch")
+    assert condition(status, "Stalled") == ("", "")
+    assert registry.tags("churn", 2)[f"lakeloop.io/rejected.{deployed.namespace}.churn"] == "EnvironmentMismatch"
+    assert nodes.lowest == 2
+    nodes.broken.clear()
+    path = f"/apis/{API_VERSION}/namespaces/{deployed.namespace}/modeldeployments/churn"
+    annotations = {"metadata": {"annotations": {"lakeloop.io/retry": "once"}}}
+    await deployed.api.request("PATCH", path, body=annotations, content_type="application/merge-patch+json")
+    status = await deployed.until(serves(2))
+    assert status["lastHandled"] == {"retry": "once"}
+    assert "rejected" not in status
+    assert f"lakeloop.io/rejected.{deployed.namespace}.churn" not in registry.tags("churn", 2)
+
+
+async def test_scaling_makes_no_new_revision(deployed: Deployed) -> None:
+    await deployed.apply(replicas=1)
+    before = await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
+    path = f"/apis/{API_VERSION}/namespaces/{deployed.namespace}/modeldeployments/churn/scale"
+    await deployed.api.request("PATCH", path, body={"spec": {"replicas": 3}}, content_type="application/merge-patch+json")
+    after = await deployed.until(lambda s: s["stable"]["readyReplicas"] == 3)
+    assert after["stable"]["revision"] == before["stable"]["revision"]
+    assert after["replicas"] == 3
+    assert await deployed.api.get(ObjectRef("policy/v1", "PodDisruptionBudget", deployed.namespace, "churn"))
+
+
+async def test_editing_the_server_makes_a_new_revision_of_the_same_version(deployed: Deployed) -> None:
+    await deployed.apply()
+    before = await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
+    await deployed.apply(server={"env": [{"name": "A", "value": "b"}]})
+    after = await deployed.until(lambda s: serves(1)(s) and s["stable"]["revision"] != before["stable"]["revision"])
+    assert after["history"][0]["reason"] == "SpecChange"
+
+
+async def test_a_suspended_deployment_follows_nothing(deployed: Deployed, registry: FakeRegistry) -> None:
+    await deployed.apply()
+    await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
+    await deployed.apply(suspend=True)
+    await deployed.until(lambda s: condition(s, "Suspended")[0] == "True")
+    registry.set_alias("churn", "champion", 2)
+    with pytest.raises(AssertionError, match="still not so"):
+        await deployed.until(serves(2), seconds=3)
+    await deployed.apply(suspend=False)
+    status = await deployed.until(serves(2))
+    assert condition(status, "Suspended") == ("", "")
+
+
+async def test_what_is_missing_is_waited_for_and_named(
+    deployed: Deployed, registry: FakeRegistry, kubectl: Kubectl
+) -> None:
+    await deployed.apply(model={"name": "nobody", "alias": "champion"})
+    status = await deployed.until(lambda s: condition(s, "Stalled") == ("True", "ModelNotFound"))
+    assert condition(status, "Ready") == ("False", "ModelNotFound")
+    assert "spec.model.name" in next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
+    await deployed.apply(model={"name": "churn", "alias": "challenger"})
+    await deployed.until(lambda s: condition(s, "Stalled") == ("True", "AliasNotFound"))
+    await deployed.apply(model={"name": "churn", "version": 9})
+    await deployed.until(lambda s: condition(s, "Stalled") == ("True", "VersionNotFound"))
+    await deployed.apply(model={"name": "churn", "version": 2}, storage={"secretRef": {"name": "mine"}})
+    await deployed.until(lambda s: condition(s, "Stalled") == ("True", "SecretNotFound"))
+    kubectl("create", "secret", "generic", "mine", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    await deployed.until(serves(2))
+    events = kubectl("get", "events", "-o", "jsonpath={.items[*].reason}").split()
+    assert {"ModelNotFound", "AliasNotFound", "VersionNotFound", "SecretNotFound", "RolloutCompleted"} <= set(events)
+
+
+async def test_what_serves_goes_on_while_the_registry_is_down(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry
+) -> None:
+    await deployed.apply(replicas=2)
+    await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == 2)
+    nodes.lowest, registry.down = None, True
+    status = await deployed.until(lambda s: condition(s, "Stalled") == ("True", "RegistryUnavailable"))
+    assert condition(status, "Ready") == ("True", "Serving")
+    assert nodes.lowest == 2
+    registry.down = False
+    await deployed.until(lambda s: condition(s, "Stalled") == ("", ""))
+
+
+async def test_a_field_of_a_later_release_is_refused(deployed: Deployed) -> None:
+    await deployed.apply(autoscaling={"maxReplicas": 3})
+    status = await deployed.until(lambda s: condition(s, "Stalled") == ("True", "NotImplemented"))
+    assert "spec.autoscaling" in next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
+    assert await deployed.servers() == {}
+
+
+async def test_a_template_that_the_api_server_refuses_is_told_of(deployed: Deployed) -> None:
+    await deployed.apply()
+    await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
+    await deployed.apply(server={"template": {"spec": {"containers": [{"name": "server", "livenessProbe": {"periodSeconds": -1}}]}}})
+    status = await deployed.until(lambda s: condition(s, "Stalled") == ("True", "ManifestRefused"))
+    assert condition(status, "Ready") == ("True", "Serving")
+    await deployed.apply()
+    await deployed.until(lambda s: condition(s, "Stalled") == ("", ""))
+
+
+async def test_children_that_somebody_deletes_are_made_again(deployed: Deployed) -> None:
+    await deployed.apply()
+    before = await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
+    name = f"churn-{before['stable']['revision']}"
+    for api_version, kind, child in (("v1", "Service", "churn"), ("apps/v1", "Deployment", name)):
+        ref = ObjectRef(api_version, kind, deployed.namespace, child)
+        old = await deployed.api.get(ref)
+        assert old is not None
+        await deployed.api.delete(ref)
+        deadline = time.monotonic() + SECONDS
+        while (now := await deployed.api.get(ref)) is None or now["metadata"]["uid"] == old["metadata"]["uid"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+    await deployed.until(lambda s: condition(s, "Ready")[0] == "True" and s["stable"]["readyReplicas"] == 1)
