@@ -51,7 +51,10 @@ def build(root: Path, names: Sequence[str] = (), *, docker: bool = False) -> dic
         alias(every[one.name], docker)
     path = record(root)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(every, indent=1) + "\n")
+    before: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    # What was not asked for and has changed since is still there as it was built last.
+    built = {name: reference if exists(reference) else before.get(name, reference) for name, reference in every.items()}
+    path.write_text(json.dumps(built, indent=1) + "\n")
     return {one.name: every[one.name] for one in wanted}
 
 

@@ -31,7 +31,7 @@ DRIVER = (
         ("create", "get", "list", "watch", "delete", "deletecollection", "update", "patch"),
         "the executors' Spark settings",
     ),
-    Grant("", ("persistentvolumeclaims",), ("list",), "Spark looks for claims of executors when it ends"),
+    Grant("", ("persistentvolumeclaims",), ("list", "deletecollection"), "Spark looks for claims of executors when it ends"),
     Grant("", ("services",), ("get", "list", "watch", "create", "delete"), "Spark looks for services of its own"),
 )
 """What a driver pod may do in its namespace: what Spark's Kubernetes backend calls.
@@ -47,7 +47,7 @@ WATCHED = (
     Grant("", ("pods/log",), ("get",), "say why a driver died"),
     Grant("", ("configmaps",), (*_MANAGE, "deletecollection"), "run specs; held to be granted to drivers"),
     Grant("", ("services",), _MANAGE, "in front of servers; held to be granted to drivers"),
-    Grant("", ("persistentvolumeclaims",), ("list",), "held to be granted to drivers"),
+    Grant("", ("persistentvolumeclaims",), ("list", "deletecollection"), "held to be granted to drivers"),
     Grant("", ("serviceaccounts",), _MANAGE, "drivers' and servers' own"),
     Grant("", ("secrets",), ("get",), "credentials that an object names; never listed"),
     Grant("", ("events",), ("create", "patch"), "say what happened"),
