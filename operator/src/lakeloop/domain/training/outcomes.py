@@ -109,7 +109,7 @@ def finish(
             "phase": ended,
             "completion_time": sit.now,
             "next_attempt_time": None,
-            "progress": None if ended != "Succeeded" else run.progress,
+            "progress": None,
         }
     )
     limit = sit.spec.run_policy.history_limit
