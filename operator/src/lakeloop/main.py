@@ -188,12 +188,12 @@ class _Leader:
         return code
 
     def _exit_code(self, parts: dict[str, asyncio.Task[Any]]) -> int:
-        ended = {name: task for name, task in parts.items() if task.done()}
-        failed = {name: task for name, task in ended.items() if task.cancelled() or task.exception() is not None}
-        for name, task in failed.items():
-            logger.error("part %r has failed", name, exc_info=None if task.cancelled() else task.exception())
-        # kopf takes the signals over and then ends by itself.
-        return 0 if not failed and ended.keys() <= {"stop", "watch"} else 1
+        # kopf takes the signals over, ends by itself, and cancels what tasks it finds: that is no failure.
+        ended = {name: task for name, task in parts.items() if task.done() and not task.cancelled()}
+        failed = {name: error for name, task in ended.items() if (error := task.exception()) is not None}
+        for name, error in failed.items():
+            logger.error("part %r has failed", name, exc_info=error)
+        return 1 if failed or "lease" in ended or not ended.keys() & {"stop", "watch"} else 0
 
     async def _watch(self, stop: asyncio.Event) -> None:
         registry, settings = kopf.OperatorRegistry(), operator.operator_settings()

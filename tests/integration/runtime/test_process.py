@@ -1,0 +1,235 @@
+"""The operator as a process on a real API server: start, lease, probes, metrics, webhook, memory."""
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_registry import FakeRegistry
+from kubectl import Kubectl, eventually
+from operator_process import SECRET, OperatorProcess
+
+from lakeloop.adapters.webhook import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from localcluster.apiserver import ApiServer
+
+Start = Callable[..., OperatorProcess]
+MEMORY_BUDGET_MEGABYTES = 150
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as fake:
+        fake.register("churn", 1, {"lakeloop.io/digest": "sha256:" + "a" * 64})
+        fake.set_alias("churn", "champion", 1)
+        yield fake
+
+
+@pytest.fixture
+def start(apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path) -> Iterator[Start]:
+    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    started: list[OperatorProcess] = []
+
+    def begin(name: str = "operator-0", **env: str) -> OperatorProcess:
+        process = OperatorProcess(
+            apiserver.kubeconfig,
+            tmp_path,
+            namespace=kubectl.namespace,
+            tracking_uri=registry.url,
+            name=name,
+            env=env,
+        )
+        started.append(process.__enter__())
+        return process
+
+    yield begin
+    for process in started:
+        process.__exit__(None, None, None)
+
+
+def deployment(name: str = "churn") -> dict[str, Any]:
+    spec = {"model": {"name": "churn", "alias": "champion"}}
+    return {"apiVersion": "lakeloop.io/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec}
+
+
+def holder(kubectl: Kubectl) -> str:
+    return str(kubectl.get("lease", "lakeloop-operator")["spec"].get("holderIdentity"))
+
+
+def delivery(body: bytes, *, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
+    """Headers as MLflow writes them."""
+    delivery_id, timestamp = str(uuid.uuid4()), str(int(time.time() if at is None else at))
+    return {
+        "Content-Type": "application/json",
+        DELIVERY_HEADER: delivery_id,
+        TIMESTAMP_HEADER: timestamp,
+        SIGNATURE_HEADER: sign(secret.encode(), delivery_id, timestamp, body),
+    }
+
+
+def alias_moved(version: int) -> bytes:
+    data = {"name": "churn", "alias": "champion", "version": str(version)}
+    return json.dumps({"entity": "model_version_alias", "action": "created", "data": data}).encode()
+
+
+def revision(kubectl: Kubectl) -> str:
+    """Version of the only server Deployment; empty while there is none."""
+    items = kubectl.get("deployments")["items"]
+    return ",".join(sorted(each["metadata"]["labels"]["lakeloop.io/model-version"] for each in items))
+
+
+def test_a_standby_takes_over_when_the_leader_is_killed(start: Start, kubectl: Kubectl) -> None:
+    first = start("operator-a")
+    first.wait_until_leading()
+    second = start("operator-b")
+    eventually(lambda: second.get("/readyz")[0] == 200, seconds=30)
+    assert second.get("/healthz") == (200, "ok")
+    assert second.metric("lakeloop_leader") == 0
+    assert holder(kubectl) == "operator-a"
+    body = alias_moved(1)
+    assert second.post("/webhooks/mlflow", body, delivery(body)) == 503
+    assert first.process is not None
+    first.process.kill()
+    second.wait_until_leading(40)
+    assert holder(kubectl) == "operator-b"
+    kubectl.apply(deployment())
+    eventually(lambda: revision(kubectl) == "1", seconds=20)
+
+
+def test_a_leader_that_is_told_to_stop_hands_over_at_once(start: Start, kubectl: Kubectl) -> None:
+    first = start("operator-a")
+    first.wait_until_leading()
+    second = start("operator-b")
+    eventually(lambda: second.get("/readyz")[0] == 200, seconds=30)
+    began = time.monotonic()
+    assert first.terminate() == 0
+    second.wait_until_leading(10)
+    assert time.monotonic() - began < 15, "as long as if the lease had to run out"
+    assert second.terminate() == 0
+
+
+def test_a_standby_ends_when_told_to(start: Start) -> None:
+    start("operator-a").wait_until_leading()
+    second = start("operator-b")
+    eventually(lambda: second.get("/readyz")[0] == 200, seconds=30)
+    assert second.terminate() == 0
+
+
+def test_a_leader_that_loses_the_lease_ends(start: Start, kubectl: Kubectl) -> None:
+    process = start()
+    process.wait_until_leading()
+    stolen = {"spec": {"holderIdentity": "somebody-else"}}
+    kubectl("patch", "lease", "lakeloop-operator", "--type=merge", "-p", json.dumps(stolen))
+    eventually(lambda: process.ended() is not None, seconds=30)
+    assert process.ended() == 1
+    assert holder(kubectl) == "somebody-else"
+
+
+def test_a_wrong_setting_is_named(start: Start) -> None:
+    process = start(LAKELOOP_SERVER_SERVICE_TYPE="LoadBalancer")
+    eventually(lambda: process.ended() is not None, seconds=20)
+    assert process.ended() == 2
+    assert process.log.read_text().strip() == (
+        "lakeloop-operator: LAKELOOP_SERVER_SERVICE_TYPE: found 'LoadBalancer'; write one of ClusterIP, NodePort"
+    )
+
+
+def test_killed_after_any_write_it_goes_on_from_there(start: Start, kubectl: Kubectl) -> None:
+    kubectl.apply(deployment())
+    for attempt, kind in enumerate(("networkpolicy", "service", "deployments")):
+        process = start(f"operator-{attempt}", LAKELOOP_LEADER_ELECTION="false")
+        eventually(lambda kind=kind: bool(kubectl.get(kind)["items"]), seconds=30)
+        assert process.process is not None
+        process.process.kill()
+        process.process.wait(10)
+    last = start("operator-last", LAKELOOP_LEADER_ELECTION="false")
+    eventually(lambda: "conditions" in kubectl.get("modeldeployment", "churn").get("status", {}), seconds=30)
+    assert last.ended() is None
+    assert len(kubectl.get("deployments")["items"]) == len(kubectl.get("configmaps", "-l", "lakeloop.io/revision")["items"])
+    assert revision(kubectl) == "1"
+
+
+def test_a_webhook_is_verified_and_acted_on_within_a_second(
+    start: Start, kubectl: Kubectl, registry: FakeRegistry
+) -> None:
+    process = start(LAKELOOP_REGISTRY_RESYNC_SECONDS="3600")
+    process.wait_until_leading()
+    eventually(lambda: len(registry.webhooks) == 1, seconds=10)
+    (webhook,) = registry.webhooks.values()
+    assert webhook["name"] == "lakeloop"
+    assert webhook["secret"] == SECRET
+    assert {(each["entity"], each["action"]) for each in webhook["events"]} == {
+        ("MODEL_VERSION_ALIAS", "CREATED"),
+        ("MODEL_VERSION_ALIAS", "DELETED"),
+        ("MODEL_VERSION", "CREATED"),
+    }
+    kubectl.apply(deployment())
+    eventually(lambda: revision(kubectl) == "1", seconds=20)
+    # Status is written after the children; the pass is over once it is there.
+    eventually(lambda: "conditions" in kubectl.get("modeldeployment", "churn").get("status", {}), seconds=10)
+    registry.register("churn", 2, {"lakeloop.io/digest": "sha256:" + "b" * 64})
+    registry.set_alias("churn", "champion", 2)
+    body = alias_moved(2)
+    path = "/webhooks/mlflow"
+    assert process.post(path, body, delivery(body, secret="another")) == 401
+    assert process.post(path, body, delivery(body, at=time.time() - 3600)) == 401
+    assert process.post(path, b"x" * 100_000, delivery(b"x" * 100_000)) == 413
+    assert revision(kubectl) == "1"
+    headers = delivery(body)
+    began = time.monotonic()
+    assert process.post(path, body, headers) == 202
+    eventually(lambda: revision(kubectl) == "2", seconds=5)
+    took = time.monotonic() - began
+    assert took < 2, f"{took:.1f} s with kubectl's own time"
+    assert process.post(path, body, headers) == 200, "known, and not acted on again"
+    moved = kubectl.get("modeldeployment", "churn")["status"]["lastRollout"]["aliasMovedTime"]
+    assert abs(datetime.fromisoformat(moved).timestamp() - time.time()) < 30
+
+
+def test_probes_metrics_and_logs_say_what_goes_on(start: Start, kubectl: Kubectl) -> None:
+    process = start()
+    process.wait_until_leading()
+    kubectl.apply(deployment())
+    eventually(lambda: revision(kubectl) == "1", seconds=20)
+    sample = 'lakeloop_reconciles_total{kind="ModelDeployment",outcome="ok"}'
+    eventually(lambda: process.metric(sample) > 0, seconds=10)
+    assert process.get("/healthz") == (200, "ok")
+    assert process.get("/readyz") == (200, "ok")
+    text = process.get("/metrics")[1]
+    for name in ("lakeloop_queue_depth", "lakeloop_runs_total", "lakeloop_rollouts_total"):
+        assert f"# TYPE {name}" in text
+    for phase in ("queue", "reconcile", "gather", "decide", "apply"):
+        assert process.metric(f'lakeloop_reconcile_phase_seconds_count{{kind="ModelDeployment",phase="{phase}"}}') > 0
+    about = [each for each in process.records() if each.get("name") == "churn"]
+    assert about
+    assert {(each["kind"], each["namespace"]) for each in about} == {("ModelDeployment", kubectl.namespace)}
+    assert SECRET not in process.log.read_text()
+    assert base64.b64encode(SECRET.encode()).decode() not in process.log.read_text()
+
+
+def test_kopf_writes_nothing(start: Start, kubectl: Kubectl) -> None:
+    process = start()
+    process.wait_until_leading()
+    kubectl.apply(deployment())
+    eventually(lambda: "conditions" in kubectl.get("modeldeployment", "churn").get("status", {}), seconds=20)
+    obj = kubectl.get("modeldeployment", "churn", "--show-managed-fields")
+    assert {each["manager"] for each in obj["metadata"]["managedFields"]} == {"kubectl-client-side-apply", "lakeloop"}
+    assert not [key for key in obj["metadata"]["annotations"] if "kopf" in key]
+    assert "finalizers" not in obj["metadata"]
+    kubectl("delete", "modeldeployment", "churn", "--timeout=10s")
+
+
+def test_memory_at_rest_is_within_budget(start: Start, kubectl: Kubectl) -> None:
+    process = start()
+    process.wait_until_leading()
+    for i in range(20):
+        kubectl.apply(deployment(f"churn-{i}"))
+    sample = 'lakeloop_reconciles_total{kind="ModelDeployment",outcome="ok"}'
+    eventually(lambda: process.metric(sample) >= 40, seconds=60)
+    resident = process.resident_megabytes()
+    print(f"resident memory with 20 ModelDeployments: {resident:.0f} MiB")
+    assert resident < MEMORY_BUDGET_MEGABYTES
