@@ -19,11 +19,13 @@ import kopf
 
 from lakeloop.adapters import logs
 from lakeloop.adapters.clock import SystemClock
+from lakeloop.adapters.delta_log import S3DeltaLog
 from lakeloop.adapters.http_server import HttpServer
 from lakeloop.adapters.kubernetes import KubernetesApi, load_configuration
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
 from lakeloop.adapters.leader import LeaderElector
 from lakeloop.adapters.metrics import Metrics
+from lakeloop.adapters.object_store import S3Stores
 from lakeloop.adapters.servers import HttpModelServers
 from lakeloop.adapters.tracking import MlflowServers
 from lakeloop.adapters.webhook import Inbox, RegistryChange
@@ -33,7 +35,10 @@ from lakeloop.reconcile.modeldeployment import ModelDeploymentReconciler
 from lakeloop.reconcile.protocol import Key, Reconciler
 from lakeloop.reconcile.queue import WorkQueue
 from lakeloop.reconcile.registry import WebhookKeeper, resync
+from lakeloop.reconcile.run_outcomes import RunOutcomes
 from lakeloop.reconcile.runtime import Runtime
+from lakeloop.reconcile.trainingjob import TrainingJobReconciler
+from lakeloop.render.training.names import Platform
 from lakeloop.settings import Settings, SettingsError, numeric_level
 
 logger = logging.getLogger(__name__)
@@ -66,6 +71,21 @@ def webhook_secret(settings: Settings) -> bytes | None:
     if not secret:
         raise SettingsError("LAKELOOP_WEBHOOK_SECRET_FILE", f"{path} is empty; put the shared secret into it")
     return secret
+
+
+def platform_of(settings: Settings) -> Platform:
+    """What a run's pods are told of the world around them."""
+    return Platform(
+        tracking_uri=settings.tracking_uri,
+        tracking_ui_url=settings.tracking_ui_url,
+        storage_endpoint=settings.storage_endpoint,
+        storage_region=settings.storage_region,
+        storage_path_style=settings.storage_path_style,
+        storage_ca_file=str(settings.storage_ca_file) if settings.storage_ca_file else None,
+        warehouse=settings.storage_warehouse,
+        trainer_image=settings.trainer_image,
+        image_pull_policy=settings.image_pull_policy,
+    )
 
 
 async def run(settings: Settings, secret: bytes | None) -> int:
@@ -153,9 +173,15 @@ class _Leader:
     def _reconcilers(self, stack: AsyncExitStack) -> dict[str, Reconciler]:
         servers = HttpModelServers()
         stack.push_async_callback(servers.close)
+        stores = S3Stores()
+        stack.callback(stores.close)
+        clock = SystemClock()
         return {
+            "TrainingJob": TrainingJobReconciler(
+                self._api, self._tracking, S3DeltaLog(stores), stores, clock, platform_of(self._settings)
+            ),
             "ModelDeployment": ModelDeploymentReconciler(
-                self._api, self._tracking, servers, SystemClock(), self._settings, self._metrics, self._moves
+                self._api, self._tracking, servers, clock, self._settings, self._metrics, self._moves
             ),
         }
 
@@ -198,7 +224,7 @@ class _Leader:
     async def _watch(self, stop: asyncio.Event) -> None:
         registry, settings = kopf.OperatorRegistry(), operator.operator_settings()
         operator.register_login(registry)
-        trainingjob.register(registry, self._enqueue)
+        trainingjob.register(registry, self._enqueue, RunOutcomes(self._metrics.run))
         modeldeployment.register(registry, self._enqueue, self._followers)
         children.register(registry, settings, self._enqueue)
         namespaces = self._settings.watch_namespaces
