@@ -126,7 +126,9 @@ def test_breast_cancer_learns_what_there_is(
     assert done.result["objective"]["value"] == done.result["metrics"]["test_roc_auc"] > 0.98
 
 
-def test_failures_say_class_reason_and_field(drive: Any, run_document: Any, spark: Any, tmp_path: Path) -> None:
+def test_failures_say_class_reason_and_field(
+    drive: Any, run_document: Any, spark: Any, mlflow_server: Any, tmp_path: Path
+) -> None:
     """The rows of "Bad input" that the driver finds; each in one real process."""
     table = tmp_path / "points"
     rows = "VALUES (1, 'a', NULL, 0), (2, 'b', NULL, 1), (3, 'c', NULL, 0), (4, 'd', 1.0D, 1)"
@@ -155,15 +157,17 @@ def test_failures_say_class_reason_and_field(drive: Any, run_document: Any, spar
                   ("Data", "NullFeature", "spec.dataset.features")),
         "one class": ({"dataset": {"target": "target", "query": "SELECT * FROM points WHERE target = 0"}},
                       ("Data", "SingleClass", "spec.dataset.target")),
-        "MLflow down": ({}, ("Infrastructure", "TrackingUnavailable", "spec.tracking")),
+        "MLflow down": ({"tracking": {"uri": "http://127.0.0.1:9", "runId": "none"}},
+                        ("Infrastructure", "TrackingUnavailable", "spec.tracking")),
         "class not there": ({"estimator": {"steps": [{**step, "class": "sklearn.linear_model.LogisticRegresion"}]}},
                             ("Application", "ImportError", "spec.estimator.steps[0].class")),
         "refused parameter": ({"estimator": {"steps": [{**step, "params": {"C": -1}}]}},
                               ("Application", "InvalidParameter", "spec.estimator.steps[0].params.C")),
     }  # fmt: skip
     found = {}
+    tracking = {"uri": mlflow_server.uri, "runId": mlflow_server.new_run("bad input")}
     for name, (changes, _) in cases.items():
-        done = drive(run_document(**changes), AWS_SECRET_ACCESS_KEY="hidden-secret")
+        done = drive(run_document(**{"tracking": tracking, **changes}), AWS_SECRET_ACCESS_KEY="hidden-secret")
         assert done.exit_code == 1, done.log
         assert done.result is not None
         assert "Traceback" not in done.message
