@@ -56,6 +56,16 @@ class Unanswering(mlflow.pyfunc.PythonModel):
         return [0 for _ in model_input.index]
 
 
+class Endless(mlflow.pyfunc.PythonModel):
+    """Loads, but its first answer takes for ever."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """Sleeps for ten minutes."""
+        import time
+
+        time.sleep(600)
+
+
 ECHO_SIGNATURE = ModelSignature(
     inputs=Schema(
         [
@@ -121,10 +131,18 @@ def save_unanswering(path: Path) -> None:
     )
 
 
+def save_endless(path: Path) -> None:
+    """Never gets warm."""
+    mlflow.pyfunc.save_model(
+        path, python_model=Endless(), signature=infer_signature(FRAME, [0]), pip_requirements=["pandas"]
+    )
+
+
 SAVERS = {
     "classifier": save_classifier,
     "matrix": save_matrix,
     "echo": save_echo,
     "no-signature": save_without_signature,
     "unanswering": save_unanswering,
+    "endless": save_endless,
 }

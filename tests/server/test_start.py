@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,13 @@ def test_a_stop_during_the_load_is_at_once(saved: Saved, tmp_path: Path) -> None
     await_port(process)
     assert process.stop() == 0
     assert not (tmp_path / "termination").exists()
+
+
+def test_a_stop_during_the_warm_up_is_at_once(saved: Saved, tmp_path: Path) -> None:
+    process = launch(f"file://{saved('endless')}", tmp_path)
+    await_port(process)
+    poll(lambda: '"loaded sha256' in process.log, 90)
+    assert httpx.get(f"{process.url}/ping").status_code == 503
+    started = time.monotonic()
+    assert process.stop() == 0
+    assert time.monotonic() - started < 10

@@ -6,6 +6,7 @@ digest, signature and environment → load → fork, warm-up in each worker → 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -52,6 +53,7 @@ def main() -> None:
 
 def _serve(settings: Settings, sock: socket.socket, starting_process: Child) -> int:
     phases: dict[str, float] = {}
+    gc.disable()  # what is loaded stays: to look for garbage again and again takes a tenth of a start
     model = _load(settings, phases)
     # MLflow is imported only by now
     from prometheus_client.multiprocess import mark_process_dead

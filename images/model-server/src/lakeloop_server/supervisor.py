@@ -10,7 +10,7 @@ import gc
 import json
 import logging
 import os
-import selectors
+import select
 import signal
 import socket
 import time
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 _MAX_DEATHS = 5
 _DEATHS_WINDOW_SECONDS = 60.0
 _STOP_MARGIN_SECONDS = 4.0
-_HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_HANDLED = _STOP_SIGNALS | {signal.SIGCHLD}
 
 
 @dataclass
@@ -74,7 +75,6 @@ class Supervisor:
     on_death: Callable[[int], None]
     workers: dict[int, Child] = field(default_factory=dict)
     _deaths: list[float] = field(default_factory=list)
-    _stopping: bool = False
 
     def start(self, stop_starting: Callable[[], None], sock: socket.socket) -> int:
         """Forks the workers, hands over from the starting process, and watches until all is over; the exit code.
@@ -87,9 +87,15 @@ class Supervisor:
         gc.freeze()  # so that the collector's marks don't copy the shared pages
         for _ in range(self.count):
             self._fork()
-        for child in self.workers.values():
-            self._await_warm(child)
+        try:
+            warm = all(self._await_warm(child) for child in self.workers.values())
+        except LoadError:
+            self._kill()
+            raise
         stop_starting()
+        if not warm:
+            self._kill()
+            return 0
         for child in self.workers.values():
             child.line.sendall(b"go")
         return self._watch(sock)
@@ -99,7 +105,11 @@ class Supervisor:
         self.workers[child.pid] = child
         return child
 
-    def _await_warm(self, child: Child) -> None:
+    def _await_warm(self, child: Child) -> bool:
+        """Waits for a worker's first answer; False if the process is told to stop meanwhile. Raises LoadError."""
+        while not select.select([child.line], [], [], 0.2)[0]:
+            if signal.sigpending() & _STOP_SIGNALS:
+                return False
         with child.line.makefile("rb") as lines:
             answer = lines.readline()
         if not answer:
@@ -107,6 +117,7 @@ class Supervisor:
         content = json.loads(answer)
         if content["reason"] is not None:
             raise LoadError(Reason(content["reason"]), content["message"])
+        return True
 
     def _watch(self, sock: socket.socket) -> int:
         while self.workers:
@@ -124,8 +135,8 @@ class Supervisor:
                 logger.error("the serving process %s died: starting another one", child.pid)
                 replacement = self._fork()
                 try:
-                    self._await_warm(replacement)
-                    replacement.line.sendall(b"go")
+                    if self._await_warm(replacement):
+                        replacement.line.sendall(b"go")
                 except (LoadError, OSError) as error:
                     logger.error("the new serving process cannot answer: %s", error)
         return 1
@@ -148,20 +159,22 @@ class Supervisor:
         while self.workers and time.monotonic() < deadline:
             signal.sigtimedwait({signal.SIGCHLD}, 0.2)
             self._reap()
-        for pid in self.workers:
-            logger.warning("the serving process %s did not stop in time", pid)
-            os.kill(pid, signal.SIGKILL)
+        if self.workers:
+            logger.warning("%s serving processes did not stop in time", len(self.workers))
+        self._kill()
         return 0
+
+    def _kill(self) -> None:
+        for pid in self.workers:
+            os.kill(pid, signal.SIGKILL)
 
 
 def stop_child(child: Child, seconds: float = 3.0) -> None:
     """Ends a child and reaps it: SIGTERM, then SIGKILL."""
     os.kill(child.pid, signal.SIGTERM)
-    with selectors.DefaultSelector() as selector:
-        # The child's end of the line closes when it exits
-        selector.register(child.line, selectors.EVENT_READ)
-        if not selector.select(seconds):
-            os.kill(child.pid, signal.SIGKILL)
+    # The child's end of the line closes when it exits
+    if not select.select([child.line], [], [], seconds)[0]:
+        os.kill(child.pid, signal.SIGKILL)
     child.line.close()
     os.waitpid(child.pid, 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ def serve(
 
     Over `parent` goes one JSON line, `{"reason": null}` or `{"reason": …, "message": …}`, and back comes `go`.
     """
+    gc.enable()
     metrics = Metrics(model.name, model.version)
     started = time.monotonic()
     try:
