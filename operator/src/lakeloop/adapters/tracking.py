@@ -50,7 +50,7 @@ class MlflowServers:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         content: dict[str, Any] = {"params": values} if method == "GET" else {"json": values}
         if auth is not None:
-            content["auth"] = aiohttp.BasicAuth(auth.username, auth.password)
+            content["headers"] = {"Authorization": aiohttp.encode_basic_auth(auth.username, auth.password)}
         try:
             async with self._session.request(method, f"{self._uri}{_API}{path}", **content) as response:
                 if response.status >= 400:
