@@ -134,7 +134,10 @@ def endpoint_error() -> Exception:
 def test_classes_and_reasons(error: Exception, context: Context, expected: tuple[str, str]) -> None:
     failure = classify(error, context)
     assert (failure.failure_class, failure.reason) == expected
-    assert failure.field == context.field
+    if failure.reason == "CredentialsRefused":
+        assert failure.field == ("spec.storage.secretRef" if context is STORAGE else "spec.tracking.secretRef")
+    else:
+        assert failure.field == context.field
     assert "\n" not in failure.message
     assert "\tat " not in failure.message
 

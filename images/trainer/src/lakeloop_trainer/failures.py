@@ -32,6 +32,8 @@ REASONS: Mapping[str, frozenset[str]] = {
 CLASS_OF = {reason: failure_class for failure_class, reasons in REASONS.items() for reason in reasons}
 
 MAX_MESSAGE = 1000
+STORAGE_SECRET = "spec.storage.secretRef"  # noqa: S105 (a field, not a secret)
+TRACKING_SECRET = "spec.tracking.secretRef"  # noqa: S105
 SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -147,11 +149,18 @@ def classify(error: BaseException, context: Context) -> RunFailure:
             break
     if reason == "StorageUnavailable" and context.service == "tracking" and not _is_storage(everything):
         reason = "TrackingUnavailable"
+    field = context.field
+    if reason == "CredentialsRefused":
+        field = (
+            "spec.tracking.secretRef"
+            if context.service == "tracking" and not _is_storage(everything)
+            else STORAGE_SECRET
+        )
     detail = exception_line(error)
     if context.values_may_leak:
         detail = _LITERAL.sub("'…'", detail)
     message = _shorten(scrub(f"{context.doing} failed: {detail}{_advice(reason)}"))
-    return RunFailure(reason, message, context.field)
+    return RunFailure(reason, message, field)
 
 
 def exception_line(error: BaseException) -> str:
@@ -166,7 +175,7 @@ def exception_line(error: BaseException) -> str:
 
 def _advice(reason: str) -> str:
     return {
-        "CredentialsRefused": " (check the Secret named in storage.secretRef or tracking.secretRef)",
+        "CredentialsRefused": " (check the keys in the Secret that this field names, and what they may do)",
         "BucketNotFound": " (create the bucket, or correct the address)",
         "DatasetTooLarge": " (select fewer columns or rows in spec.dataset.query, or raise spec.spark.driver.memory"
         " and memoryOverhead)",

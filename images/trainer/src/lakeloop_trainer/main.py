@@ -56,7 +56,10 @@ class Terminated(BaseException):
 def main() -> None:
     """Entry point. Exit code 0: succeeded; 1: failed, with a result; 143: terminated, without one."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for noisy in ("py4j", "botocore", "boto3", "urllib3", "mlflow", "alembic", "skops"):
+    for handler in logging.getLogger().handlers:
+        # pyspark sets py4j's level to INFO, at which it tells of every connection that ends with the JVM
+        handler.addFilter(lambda record: not record.name.startswith("py4j") or record.levelno >= logging.ERROR)
+    for noisy in ("botocore", "boto3", "urllib3", "mlflow", "alembic", "skops"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # it misses pip, which is not in the image on purpose
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)

@@ -32,7 +32,6 @@ DEFAULTS = {
     # a store that is down is said so after seconds, not after Hadoop's quarter of an hour
     "spark.hadoop.fs.s3a.attempts.maximum": "3",
     "spark.hadoop.fs.s3a.retry.limit": "4",
-    "spark.hadoop.fs.s3a.connection.establish.timeout": "5000",
     # credentials come from the environment alone: no probing of instance metadata
     "spark.hadoop.fs.s3a.aws.credentials.provider": (
         "software.amazon.awssdk.auth.credentials.EnvironmentVariableCredentialsProvider"
