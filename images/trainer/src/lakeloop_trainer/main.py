@@ -59,7 +59,7 @@ def main() -> None:
     for handler in logging.getLogger().handlers:
         # pyspark sets py4j's level to INFO, at which it tells of every connection that ends with the JVM
         handler.addFilter(lambda record: not record.name.startswith("py4j") or record.levelno >= logging.ERROR)
-    for noisy in ("botocore", "boto3", "urllib3", "mlflow", "alembic", "skops"):
+    for noisy in ("botocore", "matplotlib", "boto3", "urllib3", "mlflow", "alembic", "skops"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # it misses pip, which is not in the image on purpose
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
