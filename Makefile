@@ -18,7 +18,7 @@ help: ## Print this help
 ##@ Use
 .PHONY: demo up down status
 demo: up ## Everything from nothing to a served prediction; leaves the cluster up
-	$(OPERATOR) python -m lakeloop.cli.demo --kubeconfig $(STATE)/kubeconfig
+	PATH=$(STATE)/bin:$$PATH $(OPERATOR) python -m lakeloop.cli.demo --kubeconfig $(STATE)/kubeconfig
 
 up: tools ## A cluster with the platform and the operator (kind if a Docker engine answers, else localcluster)
 	$(LOCAL) platform
@@ -44,13 +44,16 @@ unit: tools ## Pure tests, seconds
 	$(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
 	$(RUN) --project images/trainer pytest $(PYTEST) tests/unit/trainer
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/unit/server
+	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster tests/images
 
-integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server
+integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server beside MLflow's
 	$(LOCAL) binaries
-	$(OPERATOR) pytest $(PYTEST) tests/integration tests/charts
+	$(RUN) --project localcluster pytest -q -m api tests/localcluster
+	$(OPERATOR) pytest $(PYTEST) tests/integration
+	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
 
 e2e: up ## A real node: samples and documented commands, as written
-	$(OPERATOR) pytest $(PYTEST) tests/e2e
+	PATH=$(STATE)/bin:$$PATH $(OPERATOR) pytest $(PYTEST) tests/e2e
 
 bench: up ## Ratios against what a user would pick instead
 	$(OPERATOR) python benchmarks/run.py

@@ -1,4 +1,4 @@
-"""Fetches the jars of jars.lock into a folder, checked: `fetch_jars.py LOCK FOLDER [REPOSITORY]`. Standard library only."""
+"""Fetches the jars of jars.lock into a folder, checked: `fetch_jars.py LOCK FOLDER [REPOSITORY]`."""
 
 import hashlib
 import sys

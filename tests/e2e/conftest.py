@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,28 @@ class Platform:
         import subprocess
 
         done = subprocess.run(
-            ["kubectl", "--kubeconfig", str(self.kubeconfig), "apply", "-f", "-"], input=yaml.safe_dump(dict(manifest)), capture_output=True, text=True, check=False
+            ["kubectl", "--kubeconfig", str(self.kubeconfig), "apply", "-f", "-"],
+            input=yaml.safe_dump(dict(manifest)),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 
     def job(self, name: str, spec: Mapping[str, Any]) -> None:
         """Applies a TrainingJob."""
-        self.apply({"apiVersion": "lakeloop.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+        self.apply(
+            {
+                "apiVersion": "lakeloop.io/v1alpha1",
+                "kind": "TrainingJob",
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": spec,
+            }
+        )
 
-    def until(self, kind: str, name: str, done: Callable[[Mapping[str, Any]], bool], timeout: float = 240) -> Mapping[str, Any]:
+    def until(
+        self, kind: str, name: str, done: Callable[[Mapping[str, Any]], bool], timeout: float = 240
+    ) -> Mapping[str, Any]:
         """Polls an object until `done`; fails with its status after `timeout` seconds."""
         return until(lambda: self.kubectl.get(kind, name), done, timeout)
 
@@ -81,11 +94,15 @@ class Platform:
 
     def pods(self, selector: str) -> list[Mapping[str, Any]]:
         """The pods of the demo namespace with that label selector."""
-        found: list[Mapping[str, Any]] = json.loads(self.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json"))["items"]
+        found: list[Mapping[str, Any]] = json.loads(
+            self.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json")
+        )["items"]
         return found
 
 
-def until(look: Callable[[], Mapping[str, Any]], done: Callable[[Mapping[str, Any]], bool], timeout: float) -> Mapping[str, Any]:
+def until(
+    look: Callable[[], Mapping[str, Any]], done: Callable[[Mapping[str, Any]], bool], timeout: float
+) -> Mapping[str, Any]:
     """Polls `look` until `done`; fails with the last status after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
@@ -97,8 +114,8 @@ def until(look: Callable[[], Mapping[str, Any]], done: Callable[[Mapping[str, An
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
+def platform() -> Platform:
     """The cluster at `.lakeloop/kubeconfig`; the demo namespace is left without the tests' objects."""
     found = Platform(KUBECONFIG)
     assert NAMESPACE in found.kubectl("get", "namespaces", "-o", "name"), "run make up first"
-    yield found
+    return found

@@ -17,13 +17,29 @@ SPEC: Mapping[str, Any] = {
 WAITING = {
     "missing-bucket": ({"inputs": [{"name": "points", "uri": "s3a://no-such-bucket/points"}]}, "spec.inputs[0]"),
     "missing-table": ({"inputs": [{"name": "points", "uri": "s3a://lake/no/such/table"}]}, "spec.inputs[0]"),
-    "missing-version": ({"inputs": [{"name": "points", "uri": "s3a://lake/quickstart/points", "version": 4000}]}, "spec.inputs[0].version"),
+    "missing-version": (
+        {"inputs": [{"name": "points", "uri": "s3a://lake/quickstart/points", "version": 4000}]},
+        "spec.inputs[0].version",
+    ),
     "missing-secret": ({"storage": {"secretRef": {"name": "nobody"}}}, "spec.storage.secretRef"),
 }
 FAILING = {
     "missing-column": ({"dataset": {"target": "nowhere", "split": {"testFraction": 0}}}, "Data", "spec.dataset.target"),
-    "unknown-class": ({"estimator": {"library": "sklearn", "steps": [{"class": "sklearn.linear_model.NoSuchThing"}]}}, "Application", "spec.estimator.steps[0].class"),
-    "bad-parameter": ({"estimator": {"library": "sklearn", "steps": [{"class": "sklearn.linear_model.LogisticRegression", "params": {"C": -1}}]}}, "Application", "spec.estimator.steps[0].params.C"),
+    "unknown-class": (
+        {"estimator": {"library": "sklearn", "steps": [{"class": "sklearn.linear_model.NoSuchThing"}]}},
+        "Application",
+        "spec.estimator.steps[0].class",
+    ),
+    "bad-parameter": (
+        {
+            "estimator": {
+                "library": "sklearn",
+                "steps": [{"class": "sklearn.linear_model.LogisticRegression", "params": {"C": -1}}],
+            }
+        },
+        "Application",
+        "spec.estimator.steps[0].params.C",
+    ),
 }
 
 
@@ -57,6 +73,10 @@ def test_fails_with_its_class(platform: Any, name: str) -> None:
     assert failure["class"] == failure_class
     assert field in failure["message"]
     assert condition(seen, "Stalled")["status"] == "True"
-    assert [pod for pod in platform.pods(f"lakeloop.io/training-job={job}") if pod["status"]["phase"] in ("Pending", "Running")] == []
+    assert [
+        pod
+        for pod in platform.pods(f"lakeloop.io/training-job={job}")
+        if pod["status"]["phase"] in ("Pending", "Running")
+    ] == []
     platform.kubectl("-n", "lakeloop-demo", "delete", "tj", job, "--wait=true")
     platform.until("namespace", "lakeloop-demo", lambda _: platform.pods(f"lakeloop.io/training-job={job}") == [], 60)

@@ -36,8 +36,14 @@ def test_plots_and_model_are_logged(platform: Any, run: Any) -> None:
 
 def test_two_replicas_serve_it_and_scale(platform: Any, run: Any) -> None:
     platform.kubectl("apply", "-f", str(SAMPLE / "3-serve.yaml"))
-    ready = platform.until("modeldeployment", "breast-cancer", lambda obj: fresh(obj) and condition(obj, "Ready").get("status") == "True")
+    ready = platform.until(
+        "modeldeployment", "breast-cancer", lambda obj: fresh(obj) and condition(obj, "Ready").get("status") == "True"
+    )
     assert ready["status"]["stable"]["readyReplicas"] == 2
     platform.kubectl("-n", "lakeloop-demo", "scale", "md", "breast-cancer", "--replicas=1")
-    platform.until("modeldeployment", "breast-cancer", lambda obj: fresh(obj) and obj["status"]["replicas"] == 1 and obj["status"]["stable"]["readyReplicas"] == 1)
+    platform.until(
+        "modeldeployment",
+        "breast-cancer",
+        lambda obj: fresh(obj) and obj["status"]["replicas"] == 1 and obj["status"]["stable"]["readyReplicas"] == 1,
+    )
     platform.kubectl("-n", "lakeloop-demo", "delete", "md", "breast-cancer")

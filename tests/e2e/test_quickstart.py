@@ -16,7 +16,13 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def demo(platform: Any) -> Any:
     """`make demo`'s own command, run once for the module."""
-    done = subprocess.run(["python", "-m", "lakeloop.cli.demo", "--kubeconfig", str(platform.kubeconfig)], capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run(
+        ["python", "-m", "lakeloop.cli.demo", "--kubeconfig", str(platform.kubeconfig)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -34,7 +40,9 @@ def test_the_run_is_recorded_both_ways(platform: Any, demo: str) -> None:
     assert datasets == ["points"]
     params = {entry["key"]: entry["value"] for entry in logged["data"]["params"]}
     assert params["0.C"] == "1"
-    version = platform.mlflow("GET", "model-versions/get", name=run["model"]["name"], version=run["model"]["version"])["model_version"]
+    version = platform.mlflow("GET", "model-versions/get", name=run["model"]["name"], version=run["model"]["version"])[
+        "model_version"
+    ]
     tags = {tag["key"]: tag["value"] for tag in version["tags"]}
     assert tags["lakeloop.io/input.points"] == f"s3a://lake/quickstart/points@{run['inputs'][0]['version']}"
     assert tags["lakeloop.io/run-uid"] == run["uid"]
@@ -81,9 +89,26 @@ class Load:
 def test_a_new_version_takes_over_and_loses_no_request(platform: Any, demo: str) -> None:
     before = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
     with Load(address(platform.kubectl, "quickstart")) as load:
-        platform.kubectl("-n", "lakeloop-demo", "annotate", "tj", "quickstart", f"lakeloop.io/run-now=again-{before}", "--overwrite")
-        run = platform.until("trainingjob", "quickstart", lambda obj: obj["status"]["run"].get("model", {}).get("version", before) != before and condition(obj, "Ready")["status"] == "True")["status"]["run"]
-        platform.until("modeldeployment", "quickstart", lambda obj: fresh(obj) and obj["status"]["stable"]["version"] == run["model"]["version"] and condition(obj, "RollingOut").get("status") != "True")
+        platform.kubectl(
+            "-n", "lakeloop-demo", "annotate", "tj", "quickstart", f"lakeloop.io/run-now=again-{before}", "--overwrite"
+        )
+        run = platform.until(
+            "trainingjob",
+            "quickstart",
+            lambda obj: (
+                obj["status"]["run"].get("model", {}).get("version", before) != before
+                and condition(obj, "Ready")["status"] == "True"
+            ),
+        )["status"]["run"]
+        platform.until(
+            "modeldeployment",
+            "quickstart",
+            lambda obj: (
+                fresh(obj)
+                and obj["status"]["stable"]["version"] == run["model"]["version"]
+                and condition(obj, "RollingOut").get("status") != "True"
+            ),
+        )
     assert load.failures == []
     assert load.answers[0] == f"quickstart/{before}"
     assert load.answers[-1] == f"quickstart/{run['model']['version']}"

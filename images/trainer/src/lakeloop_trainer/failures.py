@@ -32,7 +32,7 @@ REASONS: Mapping[str, frozenset[str]] = {
 CLASS_OF = {reason: failure_class for failure_class, reasons in REASONS.items() for reason in reasons}
 
 MAX_MESSAGE = 1000
-STORAGE_SECRET = "spec.storage.secretRef"  # noqa: S105 (a field, not a secret)  # noqa: S105 (the name of a field)
+STORAGE_SECRET = "spec.storage.secretRef"  # noqa: S105 (a field, not a secret)
 TRACKING_SECRET = "spec.tracking.secretRef"  # noqa: S105
 SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",

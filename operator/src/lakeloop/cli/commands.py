@@ -24,6 +24,7 @@ from lakeloop.cli.releases import Helm, Release, find_charts, find_helm
 from lakeloop.cli.values import DEMO_NAMESPACE, PLATFORM_NAMESPACE, SYSTEM_NAMESPACE, ChartValues, Profile
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 20.0  # a registry may stumble once
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -59,6 +60,7 @@ def profile_files(charts: Path, profile: Profile) -> ChartValues:
 async def watch(cluster: Cluster, namespaces: Sequence[str], started: float) -> None:
     """Prints each change of a pod's state, for ever; CliError once waiting makes no sense."""
     said: dict[str, str] = {}
+    hopeful = time.monotonic()
     while True:
         pods = [pod for name in namespaces for pod in await asyncio.to_thread(cluster.pods, name)]
         now = {progress.name(pod): progress.state(pod) for pod in pods}
@@ -67,7 +69,9 @@ async def watch(cluster: Cluster, namespaces: Sequence[str], started: float) -> 
             console.print(f"  [dim]{time.monotonic() - started:6.1f} s[/]  {pod}  [{colour}]{escape(state)}[/]")
         said = now
         reasons = progress.hopeless(pods)
-        if reasons:
+        if not reasons:
+            hopeful = time.monotonic()
+        elif time.monotonic() - hopeful > PATIENCE_SECONDS:
             raise CliError("waiting would not help:\n  " + "\n  ".join(reasons))
         await asyncio.sleep(1)
 

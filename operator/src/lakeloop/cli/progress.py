@@ -5,10 +5,13 @@ from typing import Any
 
 Pod = Mapping[str, Any]
 
+_PULL = "the image cannot be pulled: load it (`make images`), or check its name and imagePullSecrets"
+
 # Reasons that waiting does not cure, each with what to do.
 _HOPELESS = {
     "ErrImageNeverPull": "the image is not on the node: load it (`make images`) or set imagePullPolicy",
-    "ImagePullBackOff": "the image cannot be pulled: load it (`make images`), or check its name and imagePullSecrets",
+    "ImagePullBackOff": _PULL,
+    "ErrImagePull": _PULL,
     "InvalidImageName": "the image's name is wrong",
     "CreateContainerConfigError": "a Secret or ConfigMap that it needs is not there",
 }
@@ -64,10 +67,25 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[s
     return sorted([*changed, *((pod, "gone") for pod in before if pod not in after)])
 
 
+def newest(pods: Sequence[Pod]) -> list[Pod]:
+    """Without those of a Deployment's older revisions, which are on their way out."""
+
+    def revision(pod: Pod) -> str:
+        return str(pod["metadata"].get("labels", {}).get("pod-template-hash", ""))
+
+    def workload(pod: Pod) -> str:
+        return name(pod).partition(f"-{revision(pod)}-")[0] if revision(pod) else name(pod)
+
+    youngest: dict[str, str] = {}
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+        youngest[workload(pod)] = revision(pod)
+    return [pod for pod in pods if youngest[workload(pod)] == revision(pod)]
+
+
 def hopeless(pods: Sequence[Pod]) -> list[str]:
     """Why waiting on makes no sense, one line per pod; empty: wait on."""
     found = []
-    for pod in pods:
+    for pod in newest(pods):
         for one in statuses(pod):
             reason = (one.get("state", {}).get("waiting") or {}).get("reason", "")
             where = f"{name(pod)} ({one['name']}, {one.get('image', '')})"

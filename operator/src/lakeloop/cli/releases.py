@@ -47,8 +47,21 @@ def parse_version(text: str) -> semver.Version:
 
 
 class _Command(pyhelm3.command.Command):  # type: ignore[misc]
+    """pyhelm3's command, but a cancelled one ends Helm itself, and not only the shell that started it.
+
+    Helm then marks the release as failed, and the next attempt goes on from there; otherwise it would stay pending.
+    """
+
+    def __init__(self, *, executable: str, **options: Any) -> None:
+        super().__init__(executable="exec", **options)
+        self._helm = executable
+
+    async def run(self, command: list[str], input: bytes | None = None) -> bytes:
+        answer: bytes = await super().run([self._helm, *command], input)
+        return answer
+
     def client_version(self) -> semver.Version:
-        command = [self._executable, "version", "--template", "{{ .Version }}"]
+        command = [self._helm, "version", "--template", "{{ .Version }}"]
         return parse_version(subprocess.run(command, capture_output=True, check=True, text=True).stdout)  # noqa: S603
 
 

@@ -31,7 +31,9 @@ DRIVER = (
         ("create", "get", "list", "watch", "delete", "deletecollection", "update", "patch"),
         "the executors' Spark settings",
     ),
-    Grant("", ("persistentvolumeclaims",), ("list", "deletecollection"), "Spark looks for claims of executors when it ends"),
+    Grant(
+        "", ("persistentvolumeclaims",), ("list", "deletecollection"), "Spark removes executors' claims when it ends"
+    ),
     Grant("", ("services",), ("get", "list", "watch", "create", "delete"), "Spark looks for services of its own"),
 )
 """What a driver pod may do in its namespace: what Spark's Kubernetes backend calls.

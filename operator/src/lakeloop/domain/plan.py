@@ -28,7 +28,7 @@ class Event:
 
 
 class Effect:
-    """A write outside Kubernetes (MLflow, object store). Each kind of effect is a frozen dataclass derived from this one.
+    """A write outside Kubernetes (MLflow, object store). Each kind is a frozen dataclass derived from this one.
 
     Effects are idempotent: what they made is seen by the next pass's `gather`, and only then goes into status.
     """
@@ -49,7 +49,7 @@ class Plan:
     status: Mapping[str, Any] | None = None
     """The whole next status; None leaves it. Skipped where it equals the present one."""
     status_first: bool = False
-    """True where status fixes an identity (run number, uid, pinned versions): it must be stored before anything is made."""
+    """True where status fixes an identity (run number, uid, pinned versions): stored before anything comes of it."""
     finalizer: bool | None = None
     """True: ours must be there; False: take it off; None: leave it."""
     effects: Sequence[Effect] = ()
