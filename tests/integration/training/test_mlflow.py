@@ -60,7 +60,7 @@ def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> No
     deadline = time.monotonic() + 300
     while True:
         try:
-            with urllib.request.urlopen(address, timeout=2):  # noqa: S310 (an address of our own)
+            with urllib.request.urlopen(address, timeout=2):
                 return
         except OSError:
             assert process.poll() is None, log.read_text()
