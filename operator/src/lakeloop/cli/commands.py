@@ -80,18 +80,21 @@ async def while_watching(
     cluster: Cluster, namespaces: Sequence[str], work: Sequence[Coroutine[Any, Any, T]]
 ) -> list[T]:
     """Does all the work at once, telling what the pods do meanwhile. Raises CliError, once, with all that failed."""
-    watcher = asyncio.create_task(watch(cluster, namespaces, time.monotonic()))
-    tasks = [asyncio.create_task(each) for each in work]
+    watcher: asyncio.Future[Any] = asyncio.create_task(watch(cluster, namespaces, time.monotonic()))
+    all_work: asyncio.Future[Any] = asyncio.gather(*work, return_exceptions=True)
     try:
-        await asyncio.wait([watcher, *tasks], return_when=asyncio.FIRST_EXCEPTION)
-        failures = [task.exception() for task in (watcher, *tasks) if task.done() and task.exception()]
+        await asyncio.wait([watcher, all_work], return_when=asyncio.FIRST_COMPLETED)
+        if not all_work.done():
+            watcher.result()
+        results = await all_work
+        failures = [each for each in results if isinstance(each, BaseException)]
         if failures:
-            raise CliError("\n".join(str(failure) for failure in failures)) from failures[0]
-        return [task.result() for task in tasks]
+            raise CliError("\n".join(map(str, failures))) from failures[0]
+        return [each for each in results if not isinstance(each, BaseException)]
     finally:
-        for task in (watcher, *tasks):
-            task.cancel()
-        await asyncio.gather(watcher, *tasks, return_exceptions=True)
+        watcher.cancel()
+        all_work.cancel()
+        await asyncio.gather(watcher, all_work, return_exceptions=True)
 
 
 def show_logs(cluster: Cluster, namespaces: Sequence[str]) -> None:
