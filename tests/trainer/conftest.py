@@ -86,12 +86,12 @@ class MlflowServer:
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A call of MLflow's REST API: POST with a body, else GET."""
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(
             f"{self.uri}/api/2.0/mlflow/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as response:
             return dict(json.loads(response.read() or b"{}"))
 
     def new_run(self, experiment: str) -> str:
@@ -128,7 +128,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     deadline = time.monotonic() + 120
     while True:
         try:
-            with urllib.request.urlopen(f"{found.uri}/health", timeout=5):  # noqa: S310
+            with urllib.request.urlopen(f"{found.uri}/health", timeout=5):
                 break
         except OSError:
             if server.poll() is not None or time.monotonic() > deadline:

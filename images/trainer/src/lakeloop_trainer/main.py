@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -81,6 +81,22 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+@contextlib.contextmanager
+def _terminate_later() -> Iterator[None]:
+    """Holds a SIGTERM back until the block is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if held:
+        raise Terminated
+
+
 def run(spec_path: Path, termination_log: Path, environ: Mapping[str, str]) -> int:
     """Runs one attempt and writes its result; returns the exit code."""
     driver: Driver | None = None
@@ -147,7 +163,7 @@ class Driver:
         self.conf = driver_conf(
             properties, environ, f"{spec.job}-{spec.number}", str(template) if template.is_file() else None
         )
-        self._jvm = Jvm(self.conf)
+        self._jvm: Jvm | None = None
         self._session: Session | None = None
         self.progress = Progress(spec.uid, attempt, progress_module.pod_patcher(environ))
 
@@ -161,6 +177,8 @@ class Driver:
 
     def run(self) -> Outcome:
         """Trains and logs; raises RunFailure or whatever the libraries raise."""
+        with _terminate_later():  # a JVM that nobody knows of would not be stopped
+            self._jvm = Jvm(self.conf)
         with self.stages.measure("import pyspark"):
             import pyspark.sql  # noqa: F401 (imported here, before two threads import its parts)
         self._session = Session(self._jvm)
@@ -204,7 +222,8 @@ class Driver:
 
     def close(self) -> None:
         """Stops Spark and removes what this attempt wrote to local disk."""
-        self._jvm.stop()
+        if self._jvm is not None:
+            self._jvm.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(OSError):
             self._work.cleanup()
@@ -365,7 +384,7 @@ class Driver:
 
 
 @contextlib.contextmanager
-def _tracking_errors(doing: str) -> Any:
+def _tracking_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except RunFailure:
