@@ -5,6 +5,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -132,7 +133,7 @@ class S3Store:
                 uri=f"s3a://{bucket}/{each['Key']}",
                 etag=each["ETag"].strip('"'),
                 size=each["Size"],
-                modified=each["LastModified"],
+                modified=each["LastModified"].astimezone(UTC),
             )
             for page in pages
             for each in page.get("Contents") or ()

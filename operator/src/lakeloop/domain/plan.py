@@ -38,7 +38,8 @@ class Effect:
 class Plan:
     """The outcome of `decide`.
 
-    Applied in this order: finalizer, status when `status_first`, effects, apply, delete, status otherwise, events.
+    Applied in this order: finalizer set, status when `status_first`, effects, apply, create, delete, status otherwise,
+    events, finalizer taken off.
     A crash between any two is repaired by the next pass, since `decide` looks at what is and not at what was planned.
     """
 
