@@ -190,7 +190,9 @@ async def test_scaling_makes_no_new_revision(deployed: Deployed) -> None:
     await deployed.apply(replicas=1)
     before = await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
     path = f"/apis/{API_VERSION}/namespaces/{deployed.namespace}/modeldeployments/churn/scale"
-    await deployed.api.request("PATCH", path, body={"spec": {"replicas": 3}}, content_type="application/merge-patch+json")
+    await deployed.api.request(
+        "PATCH", path, body={"spec": {"replicas": 3}}, content_type="application/merge-patch+json"
+    )
     after = await deployed.until(lambda s: s["stable"]["readyReplicas"] == 3)
     assert after["stable"]["revision"] == before["stable"]["revision"]
     assert after["replicas"] == 3
@@ -260,7 +262,9 @@ async def test_a_field_of_a_later_release_is_refused(deployed: Deployed) -> None
 async def test_a_template_that_the_api_server_refuses_is_told_of(deployed: Deployed) -> None:
     await deployed.apply()
     await deployed.until(lambda s: condition(s, "Ready")[0] == "True")
-    await deployed.apply(server={"template": {"spec": {"containers": [{"name": "server", "livenessProbe": {"periodSeconds": -1}}]}}})
+    await deployed.apply(
+        server={"template": {"spec": {"containers": [{"name": "server", "livenessProbe": {"periodSeconds": -1}}]}}}
+    )
     status = await deployed.until(lambda s: condition(s, "Stalled") == ("True", "ManifestRefused"))
     assert condition(status, "Ready") == ("True", "Serving")
     await deployed.apply()

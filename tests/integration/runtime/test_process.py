@@ -149,7 +149,9 @@ def test_killed_after_any_write_it_goes_on_from_there(start: Start, kubectl: Kub
     last = start("operator-last", LAKELOOP_LEADER_ELECTION="false")
     eventually(lambda: "conditions" in kubectl.get("modeldeployment", "churn").get("status", {}), seconds=30)
     assert last.ended() is None
-    assert len(kubectl.get("deployments")["items"]) == len(kubectl.get("configmaps", "-l", "lakeloop.io/revision")["items"])
+    assert len(kubectl.get("deployments")["items"]) == len(
+        kubectl.get("configmaps", "-l", "lakeloop.io/revision")["items"]
+    )
     assert revision(kubectl) == "1"
 
 

@@ -261,10 +261,10 @@ def _with_figures(
 def _rejections(
     observed: Observed, status: ModelDeploymentStatus, course: _Course
 ) -> tuple[RejectedVersion, ...] | None:
-    """Once the alias points elsewhere, what it pointed to before may be tried again."""
+    """Once something else should be served, what should have been before may be tried again."""
     kept: Iterable[RejectedVersion] = status.rejected or ()
     if observed.target is not None:
-        kept = [each for each in kept if each.version == observed.target.registered.version]
+        kept = [each for each in kept if each.revision == observed.target.revision]
     return with_rejected(tuple(kept), course.rejection if course.new_rejection else None)
 
 

@@ -64,10 +64,15 @@ def next_step(fleet: Fleet) -> Step:
 
 def _at_once(fleet: Fleet) -> Step:
     """Nothing has served before, or nothing shall: there is nothing to protect."""
-    there = _ready(fleet, fleet.target) > 0 or fleet.wanted == 0
     others = frozenset(fleet.replicas) - {fleet.target}
-    serving = {each for each in others if not there and _ready(fleet, each) and _selected(fleet, each)}
+    serving = {each for each in others if _ready(fleet, each) and _selected(fleet, each)}
+    ready = _ready(fleet, fleet.target)
+    if fleet.wanted == 0 or ready >= fleet.wanted:
+        serving = set()
+    # One that serves without ever having been found stable, because the target moved at that very moment, may stay
+    # until the target has all its servers.
     replicas = {fleet.target: fleet.wanted, **{each: fleet.replicas[each] for each in serving}}
+    there = not serving and (ready > 0 or fleet.wanted == 0)
     pinned = fleet.pinned if serving else fleet.target
     return Step(replicas, others - serving, pinned, promoted=there and fleet.stable != fleet.target)
 

@@ -1,0 +1,212 @@
+"""The Kubernetes adapter against a server that answers as it is told."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from lakeloop.adapters import kubernetes
+from lakeloop.adapters.kubernetes import KubernetesApi, path_of
+from lakeloop.adapters.kubernetes_protocol import KubernetesError
+from lakeloop.domain.plan import Event, ObjectRef
+
+POD = ObjectRef("v1", "Pod", "team-a", "p", "uid-1")
+
+
+class Server:
+    """Gives the answers in turn, the last one for ever, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[Callable[[], web.Response]] = []
+        self.asked: list[tuple[str, str, str, Any]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        self.asked.append(
+            (request.method, request.path_qs, request.headers["Content-Type"], json.loads(text) if text else None)
+        )
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer()
+
+    def will(self, *answers: Any) -> None:
+        """Bodies are answered with 200; `(status, body)` and `(status, body, headers)` as they say."""
+
+        def make(answer: Any) -> Callable[[], web.Response]:
+            status, body, headers = (*answer, {})[:3] if isinstance(answer, tuple) else (200, answer, {})
+            return lambda: web.json_response(body, status=status, headers=headers)
+
+        self.answers = [make(each) for each in answers]
+
+
+def failure(status: int, reason: str, message: str = "no") -> tuple[int, dict[str, Any]]:
+    return status, {"kind": "Status", "reason": reason, "message": message}
+
+
+@pytest.fixture
+async def server(aiohttp_server: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
+    fake = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    started = await aiohttp_server(app)
+    fake.url = str(started.make_url("")).rstrip("/")  # type: ignore[attr-defined]
+    monkeypatch.setattr(kubernetes, "FIRST_WAIT_SECONDS", 0.001)
+    for variable in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    return fake
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[KubernetesApi]:
+    configuration = client.Configuration()
+    configuration.host = server.url  # type: ignore[attr-defined]
+    async with KubernetesApi(configuration) as adapter:
+        yield adapter
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    [
+        (("v1", "Pod", "a", "p"), "/api/v1/namespaces/a/pods/p"),
+        (("apps/v1", "Deployment", "a"), "/apis/apps/v1/namespaces/a/deployments"),
+        (("apps/v1", "Deployment", None), "/apis/apps/v1/deployments"),
+        (("v1", "Secret", "a", "x/../y"), "/api/v1/namespaces/a/secrets/x%2F..%2Fy"),
+    ],
+)
+def test_paths(args: tuple[Any, ...], path: str) -> None:
+    assert path_of(*args) == path
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(KubernetesError, match="Node"):
+        path_of("v1", "Node", None, "n")
+
+
+async def test_get(server: Server, api: KubernetesApi) -> None:
+    server.will({"kind": "Pod"}, failure(404, "NotFound"))
+    assert await api.get(POD) == {"kind": "Pod"}
+    assert await api.get(POD) is None
+
+
+async def test_list_follows_pages_and_names_kinds(server: Server, api: KubernetesApi) -> None:
+    server.will({"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "x"}}, {"items": [{"metadata": {}}]})
+    found = await api.list("apps/v1", "Deployment", "team-a", {"k": "v"})
+    assert [(each["apiVersion"], each["kind"]) for each in found] == [("apps/v1", "Deployment")] * 2
+    paths = [asked[1] for asked in server.asked]
+    assert paths[0].endswith("/deployments?limit=500&labelSelector=k%3Dv")
+    assert paths[1].endswith("&continue=x")
+
+
+async def test_apply_is_server_side_and_forced(server: Server, api: KubernetesApi) -> None:
+    server.will({})
+    manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "a"}, "spec": {"x": (1,)}}
+    await api.apply(manifest, dry_run=True)
+    method, path, content_type, body = server.asked[0]
+    assert (method, content_type) == ("PATCH", "application/apply-patch+yaml")
+    assert path == "/api/v1/namespaces/a/services/s?fieldManager=lakeloop&force=true&dryRun=All"
+    assert body == manifest | {"spec": {"x": [1]}}
+
+
+async def test_create_that_is_there_already(server: Server, api: KubernetesApi) -> None:
+    server.will(failure(409, "AlreadyExists"))
+    assert await api.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "raises"),
+    [
+        pytest.param((200, {}), False, id="deleted"),
+        pytest.param(failure(404, "NotFound"), False, id="gone"),
+        pytest.param(failure(409, "Conflict"), False, id="another-object-of-that-name"),
+        pytest.param(failure(403, "Forbidden"), True, id="forbidden"),
+    ],
+)
+async def test_delete(server: Server, api: KubernetesApi, answer: Any, raises: bool) -> None:
+    server.will(answer)
+    if raises:
+        with pytest.raises(KubernetesError):
+            await api.delete(POD)
+    else:
+        await api.delete(POD, grace_seconds=0)
+        body = server.asked[0][3]
+        assert body["preconditions"] == {"uid": "uid-1"}
+        assert (body["propagationPolicy"], body["gracePeriodSeconds"]) == ("Background", 0)
+
+
+async def test_status_is_replaced_whole(server: Server, api: KubernetesApi) -> None:
+    server.will({})
+    await api.patch_status(POD, {"a": 1}, resource_version="7")
+    _, path, content_type, body = server.asked[0]
+    assert path == "/api/v1/namespaces/team-a/pods/p/status?fieldManager=lakeloop"
+    assert content_type == "application/json-patch+json"
+    assert body == [
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
+        {"op": "add", "path": "/status", "value": {"a": 1}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        pytest.param([failure(503, "ServiceUnavailable"), {"ok": 1}], 2, id="unavailable"),
+        pytest.param([(429, {}, {"Retry-After": "0"}), (500, {}), {"ok": 1}], 3, id="throttled-then-broken"),
+    ],
+)
+async def test_tries_again(server: Server, api: KubernetesApi, answers: list[Any], asked: int) -> None:
+    server.will(*answers)
+    assert await api.get(POD) == {"ok": 1}
+    assert len(server.asked) == asked
+
+
+async def test_retry_after_is_honoured(server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(kubernetes.asyncio, "sleep", sleep)
+    server.will((429, {}, {"Retry-After": "3"}), (429, {}, {"Retry-After": "3600"}), {})
+    await api.get(POD)
+    assert 3 <= waits[0] <= 3.75
+    assert waits[1] <= 6.25, "never as long as that"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason", "asked"),
+    [
+        pytest.param(failure(422, "Invalid", "spec.x: wrong"), 422, "Invalid", 1, id="invalid"),
+        pytest.param((403, "<html>"), 403, "Forbidden", 1, id="somebody-in-between"),
+        pytest.param(failure(500, "InternalError"), 500, "InternalError", 4, id="gives-up"),
+    ],
+)
+async def test_errors(server: Server, api: KubernetesApi, answer: Any, status: int, reason: str, asked: int) -> None:
+    server.will(answer)
+    with pytest.raises(KubernetesError) as caught:
+        await api.get(POD)
+    assert (caught.value.status, caught.value.reason) == (status, reason)
+    assert len(server.asked) == asked
+
+
+async def test_no_answer_is_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "FIRST_WAIT_SECONDS", 0.001)
+    configuration = client.Configuration()
+    configuration.host = "http://127.0.0.1:1"
+    async with KubernetesApi(configuration) as api:
+        with pytest.raises(KubernetesError) as caught:
+            await api.get(POD)
+        assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
+        assert not await api.ready()
+
+
+async def test_event_is_said_once_and_never_fails(server: Server, api: KubernetesApi) -> None:
+    server.will(failure(403, "Forbidden"))
+    for _ in range(3):
+        await api.emit(POD, Event("Warning", "ModelNotFound", "no model"))
+    await api.emit(POD, Event("Warning", "ModelNotFound", "x" * 5000))
+    assert len(server.asked) == 2
+    first, second = server.asked[0][3], server.asked[1][3]
+    assert first["regarding"]["uid"] == "uid-1"
+    assert (first["type"], first["reason"], first["note"]) == ("Warning", "ModelNotFound", "no model")
+    assert len(second["note"]) == 1024

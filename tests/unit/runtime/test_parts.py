@@ -1,0 +1,208 @@
+"""The small parts: logs, followers, alias moves, run outcomes, child labels, the registry's webhook, server reports."""
+
+import io
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from lakeloop.adapters import logs
+from lakeloop.adapters.servers import HttpModelServers
+from lakeloop.adapters.tracking_protocol import Webhook
+from lakeloop.handlers.sink import owner_of
+from lakeloop.reconcile.followers import AliasMoves, Followers
+from lakeloop.reconcile.protocol import Key
+from lakeloop.reconcile.registry import EVENTS, WebhookKeeper
+from lakeloop.reconcile.run_outcomes import RunOutcomes
+
+A, B = Key("ModelDeployment", "team-a", "a"), Key("ModelDeployment", "team-a", "b")
+JOB = Key("TrainingJob", "team-a", "churn")
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def _root_logger() -> Any:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_logs_are_one_json_object_per_line() -> None:
+    stream = io.StringIO()
+    logs.configure(logging.INFO, "json", stream)
+    log = logging.getLogger("lakeloop.test")
+    log.info("two\nlines %s", "é", extra={"kind": "TrainingJob", "namespace": "a", "object": "churn", "run": 7})
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("failed")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first | {"time": ""} == {
+        "time": "",
+        "level": "info",
+        "logger": "lakeloop.test",
+        "message": "two\nlines é",
+        "kind": "TrainingJob",
+        "namespace": "a",
+        "name": "churn",
+        "run": 7,
+    }
+    assert "ValueError: why" in second["error"]
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_logs_for_people() -> None:
+    stream = io.StringIO()
+    logs.configure(logging.INFO, "text", stream)
+    logging.getLogger("x").info("hello", extra={"kind": "TrainingJob", "object": "churn"})
+    assert stream.getvalue().endswith("INFO hello [kind=TrainingJob name=churn]\n")
+
+
+def test_followers() -> None:
+    followers = Followers()
+    followers.set(A, "churn")
+    followers.set(B, "churn")
+    assert set(followers.of("churn")) == {A, B}
+    followers.set(A, "fraud")
+    assert followers.of("churn") == (B,)
+    assert followers.of("fraud") == (A,)
+    followers.discard(B)
+    followers.discard(B)
+    assert followers.of("churn") == ()
+    assert followers.all() == (A,)
+
+
+def test_alias_moves() -> None:
+    moves = AliasMoves()
+    moves.note("churn", "champion", 2, NOW)
+    assert moves.when("churn", "champion", 2) == NOW
+    assert moves.when("churn", "champion", 1) is None, "not what it was last pointed to"
+    assert moves.when("churn", "challenger", 2) is None
+    for i in range(2000):
+        moves.note(f"m-{i}", "champion", 1, NOW)
+    assert moves.when("churn", "champion", 2) is None, "forgotten: memory is bounded"
+
+
+@pytest.mark.parametrize(
+    ("seen", "counted"),
+    [
+        pytest.param([("u1", "Running"), ("u1", "Succeeded"), ("u1", "Succeeded")], ["Succeeded"], id="once"),
+        pytest.param([("u1", "Failed")], [], id="ended-before-we-looked"),
+        pytest.param([("u1", "Running"), ("u2", "Failed")], [], id="another-run"),
+        pytest.param(
+            [("u1", "Pending"), ("u1", "Failed"), ("u2", "Running"), ("u2", "Stopped")], ["Failed", "Stopped"], id="two"
+        ),
+        pytest.param([(None, None)], [], id="no-run"),
+    ],
+)
+def test_run_outcomes(seen: list[tuple[str | None, str | None]], counted: list[str]) -> None:
+    found: list[str] = []
+    outcomes = RunOutcomes(found.append)
+    for uid, phase in seen:
+        outcomes.see(JOB, uid, phase)
+    assert found == counted
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [
+        ({"lakeloop.io/training-job": "churn"}, JOB),
+        ({"lakeloop.io/model-deployment": "a"}, A),
+        ({"app.kubernetes.io/managed-by": "lakeloop"}, None),
+    ],
+)
+def test_owner_of(labels: dict[str, str], key: Key | None) -> None:
+    assert owner_of("team-a", labels) == key
+
+
+class FakeServer:
+    """The webhooks of an MLflow."""
+
+    def __init__(self, *webhooks: Webhook) -> None:
+        self.webhooks = list(webhooks)
+        self.made: list[tuple[Any, ...]] = []
+
+    async def list_webhooks(self) -> list[Webhook]:
+        return list(self.webhooks)
+
+    async def create_webhook(self, name: str, url: str, events: Any, secret: str) -> Webhook:
+        made = Webhook(f"new-{len(self.made)}", name, url, tuple(events), True)
+        self.made.append((name, url, tuple(events), secret))
+        self.webhooks.append(made)
+        return made
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        self.webhooks = [each for each in self.webhooks if each.id != webhook_id]
+
+
+URL = "http://operator/webhooks/mlflow"
+OURS = Webhook("old", "lakeloop", URL, EVENTS, True)
+THEIRS = Webhook("theirs", "slack", "http://slack", EVENTS, True)
+
+
+async def test_webhook_is_made_anew_at_start_and_then_left_alone() -> None:
+    server: Any = FakeServer(OURS, THEIRS)
+    keeper = WebhookKeeper(None, None, "lakeloop-system", URL, "hush")  # type: ignore[arg-type]
+    await keeper.ensure(server)
+    assert server.made == [("lakeloop", URL, EVENTS, "hush")]
+    assert [each.id for each in server.webhooks] == ["theirs", "new-0"]
+    await keeper.ensure(server)
+    assert [each.id for each in server.webhooks] == ["theirs", "new-0"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param([], id="deleted"),
+        pytest.param([Webhook("w", "lakeloop", "http://other", EVENTS, True)], id="another-address"),
+        pytest.param([Webhook("w", "lakeloop", URL, EVENTS[:1], True)], id="fewer-events"),
+        pytest.param([Webhook("w", "lakeloop", URL, EVENTS, False)], id="switched-off"),
+    ],
+)
+async def test_webhook_that_is_not_as_it_should_be_is_made_again(changed: list[Webhook]) -> None:
+    server: Any = FakeServer()
+    keeper = WebhookKeeper(None, None, "lakeloop-system", URL, "hush")  # type: ignore[arg-type]
+    await keeper.ensure(server)
+    server.webhooks = changed
+    await keeper.ensure(server)
+    assert [(each.id, each.url, each.events, each.active) for each in server.webhooks] == [("new-1", URL, EVENTS, True)]
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param({"parameters": {"digest": DIGEST, "warnings": ["old numpy"]}}, (DIGEST, ("old numpy",)), id="all"),
+        pytest.param({"parameters": {"digest": "latest"}}, (None, ()), id="not-a-digest"),
+        pytest.param({"parameters": {"digest": DIGEST, "warnings": "x"}}, (DIGEST, ()), id="warnings-not-a-list"),
+        pytest.param({"parameters": {"warnings": ["x" * 900] * 50}}, (None, ("x" * 500,) * 20), id="bounded"),
+        pytest.param({}, None, id="no-parameters"),
+        pytest.param([], None, id="not-an-object"),
+    ],
+)
+async def test_server_report(aiohttp_server: Any, body: Any, told: tuple[Any, ...] | None) -> None:
+    async def metadata(request: web.Request) -> web.Response:
+        assert request.match_info["name"] == "my model"
+        return web.json_response(body)
+
+    app = web.Application()
+    app.router.add_get("/v2/models/{name}", metadata)
+    running = await aiohttp_server(app)
+    servers = HttpModelServers(port=running.port)
+    report = await servers.report("127.0.0.1", "my model")
+    assert (report and (report.digest, tuple(report.warnings))) == told
+    await servers.close()
+
+
+async def test_server_that_does_not_answer() -> None:
+    servers = HttpModelServers(port=1)
+    assert await servers.report("127.0.0.1", "churn") is None
+    await servers.close()
