@@ -30,7 +30,7 @@ status: tools ## What runs, and where its logs are
 	$(LOCAL) status
 
 ##@ Develop
-.PHONY: test lint unit integration e2e bench generate update-golden images tools format
+.PHONY: test lint unit integration e2e samples bench generate update-golden images tools format
 test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
 
 lint: tools ## ruff, mypy, import-linter, and drift of generated files
@@ -44,7 +44,8 @@ unit: tools ## Pure tests, seconds
 	$(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
 	$(RUN) --project images/trainer pytest $(PYTEST) tests/unit/trainer
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/unit/server
-	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster tests/images
+	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster
+	$(RUN) --project localcluster pytest $(PYTEST) tests/images
 
 integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server beside MLflow's
 	$(LOCAL) binaries
@@ -52,11 +53,14 @@ integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model
 	$(OPERATOR) pytest $(PYTEST) tests/integration
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
 
-e2e: up ## A real node: samples and documented commands, as written
+e2e: tools ## A real node: its cluster, storage, DNS, failures, and what `down` leaves (nothing)
+	$(RUN) --project localcluster pytest -q -m node tests/localcluster
+
+samples: up ## The samples and the documented commands, as written, on the cluster of `make up`
 	PATH=$(STATE)/bin:$$PATH $(OPERATOR) pytest $(PYTEST) tests/e2e
 
-bench: up ## Ratios against what a user would pick instead
-	$(OPERATOR) python benchmarks/run.py
+bench: tools ## Ratios against what a user would pick instead
+	$(RUN) --project images/model-server python benchmarks/server_bench.py
 
 generate: tools ## CRDs, RBAC, values schema, API reference from the types
 	$(OPERATOR) python -m lakeloop.codegen

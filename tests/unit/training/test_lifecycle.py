@@ -92,6 +92,26 @@ async def test_the_run_goes_by_the_spec_that_it_was_launched_with() -> None:
     assert set(world.tracking.versions) == {("churn", 1)}
 
 
+async def test_the_next_attempt_has_the_memory_that_the_last_one_lacked() -> None:
+    world = World()
+    await world.until_running(spark={"conf": {"spark.sql.ansi.enabled": "true"}})
+    more = {"driver": {"memory": "3Gi", "memoryOverhead": "1Gi"}, "conf": {"spark.sql.ansi.enabled": "false"}}
+    world.secret("fixed", AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="right")
+    world.apply(spark=more, storage={"secretRef": {"name": "fixed"}}, dataset={"target": "other"})
+    world.ends(None, code=137, reason="OOMKilled")
+    await world.settle()
+    world.clock.tick(10)
+    await world.settle()
+    (container,) = world.object("Pod", "churn-1-2-driver")["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "4096Mi"
+    assert {"name": "fixed", "key": "AWS_ACCESS_KEY_ID"} in [
+        each["valueFrom"].get("secretKeyRef") for each in container["env"] if "valueFrom" in each
+    ]
+    data = world.object("ConfigMap", "churn-1-run")["data"]
+    assert json.loads(data["run.json"])["dataset"]["target"] == "churned"
+    assert "spark.sql.ansi.enabled=true" in data["spark.properties"]
+
+
 async def test_a_waiting_run_gives_way_to_a_corrected_spec() -> None:
     world = World()
     world.apply(inputs=[{"name": "customers", "uri": "s3a://lake/typo"}])

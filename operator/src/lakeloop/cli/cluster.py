@@ -1,7 +1,7 @@
 """The cluster, as the command line needs it. All methods raise CliError where the API server does not answer."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -100,9 +100,12 @@ class Cluster:
         return ""
 
     @_told
-    def delete_data(self, namespace: str, selectors: Sequence[str]) -> None:
-        """Volumes, kept Secrets and left-over pods with these labels: what a release leaves behind on purpose."""
-        for selector in selectors:
-            self._core.delete_collection_namespaced_pod(namespace, label_selector=selector)
-            self._core.delete_collection_namespaced_persistent_volume_claim(namespace, label_selector=selector)
-            self._core.delete_collection_namespaced_secret(namespace, label_selector=selector)
+    def delete_pods(self, namespace: str, selector: str) -> None:
+        """Pods with these labels."""
+        self._core.delete_collection_namespaced_pod(namespace, label_selector=selector)
+
+    @_told
+    def delete_data(self, namespace: str, secrets: str, claims: str) -> None:
+        """What a release leaves behind on purpose: Secrets and volumes with these labels."""
+        self._core.delete_collection_namespaced_secret(namespace, label_selector=secrets)
+        self._core.delete_collection_namespaced_persistent_volume_claim(namespace, label_selector=claims)

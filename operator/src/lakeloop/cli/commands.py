@@ -234,23 +234,32 @@ def up(
     is_flag=True,
     help="Delete the volumes and the generated passwords too: all models and tables are lost.",
 )
+@click.option("--no-hooks", is_flag=True, help="Don't take the operator's finalizer off the objects first.")
 @click.option("--timeout", type=click.IntRange(min=1), default=300, show_default=True, help="Seconds to wait.")
 def down(
-    kubeconfig: Path | None, context: str | None, helm: str | None, charts: Path | None, delete_data: bool, timeout: int
+    kubeconfig: Path | None,
+    context: str | None,
+    helm: str | None,
+    charts: Path | None,
+    delete_data: bool,
+    no_hooks: bool,
+    timeout: int,
 ) -> None:
     """Uninstall both. CRDs and the objects of both kinds stay, and so do volumes and passwords."""
 
     async def work() -> None:
         on = target(kubeconfig, context, helm, charts)
         limit = timedelta(seconds=timeout)
-        # The operator first: its clean-up needs it to be the only thing that goes.
+        # The operator first: it may still need the platform for what it is doing.
         for release in (on.lakeloop, on.platform):
-            console.print(f"Uninstalling {release.name}")
-            await on.helm.uninstall(release, limit)
+            console.print(f"Uninstalling {release.name}:")
+            await while_watching(on.cluster, [release.namespace], [on.helm.uninstall(release, limit, no_hooks)])
+            # Helm leaves what its test hook made.
+            made = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/managed-by=Helm"
+            await asyncio.to_thread(on.cluster.delete_pods, release.namespace, made)
             if delete_data:
-                selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/part-of=lakeloop"
                 claims = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/name in (minio, postgresql)"
-                await asyncio.to_thread(on.cluster.delete_data, release.namespace, [selector, claims])
+                await asyncio.to_thread(on.cluster.delete_data, release.namespace, made, claims)
         console.print("Done." if delete_data else "Done; volumes, passwords, CRDs and their objects are still there.")
 
     run(work())

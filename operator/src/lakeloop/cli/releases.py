@@ -154,11 +154,15 @@ class Helm:
         except pyhelm3.errors.Error as error:
             raise CliError(f"helm rollback {release.name} {revision}: {last_line(error)}") from error
 
-    async def uninstall(self, release: Release, timeout: timedelta) -> None:
+    async def uninstall(self, release: Release, timeout: timedelta, no_hooks: bool = False) -> None:
         """Uninstalls and waits; nothing happens when the release is not there."""
         try:
             await self._client.uninstall_release(
-                release.name, namespace=release.namespace, wait=True, timeout=f"{timeout.total_seconds():.0f}s"
+                release.name,
+                namespace=release.namespace,
+                no_hooks=no_hooks,
+                wait=True,
+                timeout=f"{timeout.total_seconds():.0f}s",
             )
         except pyhelm3.errors.Error as error:
             raise CliError(f"helm uninstall {release.name}: {last_line(error)}") from error

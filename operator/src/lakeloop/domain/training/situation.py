@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveTrainingSpec, effective_training_spec
-from lakeloop.api.v1alpha1.spec_hash import training_spec_hash
+from lakeloop.api.v1alpha1.spec_hash import HASHED_PARTS, HASHED_SPARK_PARTS, training_spec_hash
 from lakeloop.api.v1alpha1.trainingjob import TERMINAL_PHASES, Run, Summary, TrainingJobSpec, TrainingJobStatus
 from lakeloop.domain.plan import Effect, Event, Manifest, ObjectRef, Plan
 from lakeloop.domain.training import driver as drivers
@@ -63,14 +63,13 @@ class Situation:
 
     @cached_property
     def written(self) -> Mapping[str, Any]:
-        """The raw spec that the active run goes by: what it was launched with, else what is there now."""
+        """The raw spec that the active run goes by; see `run_spec`."""
         return run_spec(self.observed.raw, self.observed.config_map, self.run)
 
     @cached_property
     def run_spec(self) -> EffectiveTrainingSpec:
-        """That, with defaults; but limits are those of now: a change of them concerns the present run too."""
-        spec = effective_training_spec(TrainingJobSpec.parse(self.written))
-        return spec.model_copy(update={"run_policy": self.spec.run_policy})
+        """That, with defaults."""
+        return effective_training_spec(TrainingJobSpec.parse(self.written))
 
     @cached_property
     def target(self) -> StorageTarget:
@@ -173,14 +172,24 @@ def identity(observed: Observed, run: Run) -> RunIdentity:
 
 
 def run_spec(raw: Mapping[str, Any], config_map: Manifest | None, run: Run | None) -> Mapping[str, Any]:
-    """The raw spec that a run goes by: that of its ConfigMap once it was launched, else the resource's own."""
-    if run is not None and config_map is not None and config_map["metadata"].get("labels", {}).get(RUN_UID) == run.uid:
-        text = (config_map.get("data") or {}).get(SPEC_KEY)
-        if text:
-            spec: Mapping[str, Any] = json.loads(text)
-            return spec
+    """The raw spec that a run goes by.
+
+    What decides what is learned is that of the launch, kept in the run's ConfigMap. All else (sizes, credentials,
+    limits) is the resource's own as it is now, so that the next attempt has the memory that the last one lacked.
+    """
     own: Mapping[str, Any] = raw["spec"]
-    return own
+    if run is None or config_map is None or config_map["metadata"].get("labels", {}).get(RUN_UID) != run.uid:
+        return own
+    launched = json.loads((config_map.get("data") or {}).get(SPEC_KEY) or "null")
+    if not isinstance(launched, Mapping):
+        return own
+    spark = _mixed(own.get("spark") or {}, launched.get("spark") or {}, HASHED_SPARK_PARTS)
+    return {**_mixed(own, launched, HASHED_PARTS), **({"spark": spark} if spark else {})}
+
+
+def _mixed(own: Mapping[str, Any], launched: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in own.items() if key not in parts}
+    return kept | {key: launched[key] for key in parts if key in launched}
 
 
 def driver_of(pods: Sequence[Manifest], run: Run, name: str) -> Manifest | None:
