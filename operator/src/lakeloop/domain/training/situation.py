@@ -184,7 +184,7 @@ def run_spec(raw: Mapping[str, Any], config_map: Manifest | None, run: Run | Non
     if not isinstance(launched, Mapping):
         return own
     spark = _mixed(own.get("spark") or {}, launched.get("spark") or {}, HASHED_SPARK_PARTS)
-    return {**_mixed(own, launched, HASHED_PARTS), **({"spark": spark} if spark else {})}
+    return {**_mixed(own, launched, HASHED_PARTS), "spark": spark}
 
 
 def _mixed(own: Mapping[str, Any], launched: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
