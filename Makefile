@@ -30,7 +30,7 @@ status: tools ## What runs, and where its logs are
 	$(LOCAL) status
 
 ##@ Develop
-.PHONY: test lint unit integration e2e samples bench generate update-golden images tools format
+.PHONY: test lint unit integration operators e2e samples bench generate update-golden images tools format
 test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
 
 lint: tools ## ruff, mypy, import-linter, and drift of generated files
@@ -50,8 +50,11 @@ unit: tools ## Pure tests, seconds
 integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server beside MLflow's
 	$(LOCAL) binaries
 	$(RUN) --project localcluster pytest -q -m api tests/localcluster
-	$(OPERATOR) pytest $(PYTEST) tests/integration
+	$(OPERATOR) pytest $(PYTEST) tests/integration/crds
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
+
+operators: tools ## The operator's own process on a real API server: leases, kills, roll-outs, dying after each write
+	$(OPERATOR) pytest $(PYTEST) tests/integration/runtime tests/integration/training tests/integration/deployment
 
 e2e: tools ## A real node: its cluster, storage, DNS, failures, and what `down` leaves (nothing)
 	$(RUN) --project localcluster pytest -q -m node tests/localcluster
