@@ -47,7 +47,7 @@ unit: tools ## Pure tests, seconds
 	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster
 	$(RUN) --project localcluster pytest $(PYTEST) tests/images
 
-integration: tools ## A real etcd and kube-apiserver, a real Spark, a real model server beside MLflow's
+integration: tools ## A real etcd and kube-apiserver; a real model server beside MLflow's
 	$(LOCAL) binaries
 	$(RUN) --project localcluster pytest -q -m api tests/localcluster
 	$(OPERATOR) pytest $(PYTEST) tests/integration/crds

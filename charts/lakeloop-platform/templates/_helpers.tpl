@@ -21,7 +21,8 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 {{/* Arguments: (list $ .Values.minio.image) */}}
 {{- define "platform.image" -}}
 {{- $image := index . 1 -}}
-{{ $image.repository }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}
+{{- $tag := $image.tag | default (index . 0).Chart.AppVersion -}}
+{{ $image.repository }}{{ hasPrefix "sha256:" $tag | ternary "@" ":" }}{{ $tag }}
 {{- end -}}
 
 {{/* What every pod has in common; restricted Pod Security. */}}
