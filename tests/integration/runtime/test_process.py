@@ -15,6 +15,7 @@ from kubectl import Kubectl, eventually
 from operator_process import SECRET, OperatorProcess
 
 from lakeloop.adapters.webhook import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from lakeloop.codegen.rbac import rules
 from localcluster.apiserver import ApiServer
 
 Start = Callable[..., OperatorProcess]
@@ -211,6 +212,30 @@ def test_probes_metrics_and_logs_say_what_goes_on(start: Start, kubectl: Kubectl
     assert {(each["kind"], each["namespace"]) for each in about} == {("ModelDeployment", kubectl.namespace)}
     assert SECRET not in process.log.read_text()
     assert base64.b64encode(SECRET.encode()).decode() not in process.log.read_text()
+
+
+def test_what_the_chart_grants_is_enough(
+    apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    user = f"operator-{kubectl.namespace}"
+    for scope, granted in rules().items():
+        name = f"{user}-{scope}"
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+        kubectl.apply({**role, "rules": granted})
+        kind = "clusterrolebinding" if scope == "cluster" else "rolebinding"
+        kubectl("create", kind, name, f"--clusterrole={name}", f"--user={user}")
+    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    kubectl.apply(deployment())
+    with OperatorProcess(
+        apiserver.kubeconfig_for(user), tmp_path, namespace=kubectl.namespace, tracking_uri=registry.url
+    ) as process:
+        process.wait_until_leading()
+        eventually(lambda: "conditions" in kubectl.get("modeldeployment", "churn").get("status", {}), seconds=30)
+        eventually(lambda: len(registry.webhooks) == 1, seconds=10)
+        eventually(lambda: "RolloutStarted" in kubectl("get", "events"), seconds=10)
+        assert process.terminate() == 0
+    said = [each["message"] for each in process.records()]
+    assert not [each for each in said if "forbidden" in each.lower()]
 
 
 def test_kopf_writes_nothing(start: Start, kubectl: Kubectl) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
-from lakeloop.adapters.tracking_protocol import TrackingError, TrackingServer, TrackingServers
+from lakeloop.adapters.tracking_protocol import BasicAuth, TrackingError, TrackingServer, TrackingServers
 from lakeloop.api.v1alpha1.defaults import TRACKING_SECRET
 from lakeloop.reconcile.followers import Followers
 from lakeloop.reconcile.protocol import Key
@@ -47,8 +47,7 @@ class WebhookKeeper:
         told = ""
         while True:
             try:
-                auth = await tracking_auth(self._kubernetes, self._namespace, TRACKING_SECRET)
-                await self.ensure(self._tracking.connect(auth))
+                await self.ensure(self._tracking.connect(await self._auth()))
                 told, wait = "", CHECK_SECONDS
             except (TrackingError, KubernetesError) as error:
                 wait = RETRY_SECONDS
@@ -56,6 +55,15 @@ class WebhookKeeper:
                     told = error.message
                     logger.warning("no registry webhook yet, changes are seen by looking again: %s", told)
             await asyncio.sleep(wait)
+
+    async def _auth(self) -> BasicAuth | None:
+        try:
+            return await tracking_auth(self._kubernetes, self._namespace, TRACKING_SECRET)
+        except KubernetesError as error:
+            # An operator for some namespaces need not read the Secrets of its own.
+            if error.status != 403:
+                raise
+            return None
 
     async def ensure(self, server: TrackingServer) -> None:
         """One webhook of ours, with our address, events and secret. Raises TrackingError.
