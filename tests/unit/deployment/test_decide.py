@@ -300,6 +300,19 @@ def test_a_later_rollout_ends_with_one_revision() -> None:
     assert (first["version"], first["reason"], first["endTime"]) == (1, "FirstRollout", newest["startTime"])
 
 
+def test_a_digest_that_a_crash_left_behind_goes() -> None:
+    world = serving()
+    left = dict(world.objects["ConfigMap", f"churn-{world.revision(1)}"])
+    left["metadata"] = {**left["metadata"], "name": "churn-0", "labels": {"lakeloop.io/revision": "0"}}
+    world.objects["ConfigMap", "churn-0"] = left
+    world.objects["ConfigMap", "users"] = {"kind": "ConfigMap", "metadata": {"name": "users"}}
+    world.act()
+    assert sorted(name for kind, name in world.objects if kind == "ConfigMap") == [
+        f"churn-{world.revision(1)}",
+        "users",
+    ]
+
+
 def test_weights_while_both_serve() -> None:
     world = serving(replicas=3)
     world.version = 2

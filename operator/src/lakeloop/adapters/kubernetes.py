@@ -32,7 +32,8 @@ FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 PAGE = 500
 RETRIED = frozenset({429, 500, 502, 503, 504})
-EVENT_REPEAT_SECONDS = 600.0
+EVENT_REPEAT_SECONDS = {"Normal": 10.0, "Warning": 600.0}
+"""For how long the same event on the same object is not said again: what is wrong is found anew by every pass."""
 EVENTS_REMEMBERED = 2048
 
 APPLY = "application/apply-patch+yaml"
@@ -196,8 +197,8 @@ class KubernetesApi:
         await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, content_type=MERGE_PATCH)
 
     async def emit(self, regarding: ObjectRef, event: Event) -> None:
-        # The same event again says nothing new, and a pass may be repeated many times.
-        if self._said_lately((regarding.uid or regarding.name, event.reason, event.message)):
+        what = (regarding.uid or regarding.name, event.reason, event.message)
+        if self._said_lately(what, EVENT_REPEAT_SECONDS[event.type]):
             return
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         manifest = {
@@ -226,14 +227,16 @@ class KubernetesApi:
         except KubernetesError as error:
             logger.warning("event %s on %s not recorded: %s", event.reason, regarding.name, error)
 
-    def _said_lately(self, what: tuple[str, str, str]) -> bool:
+    def _said_lately(self, what: tuple[str, str, str], seconds: float) -> bool:
         now = asyncio.get_running_loop().time()
         last = self._emitted.get(what)
+        if last is not None and now - last < seconds:
+            return True
         self._emitted[what] = now
         self._emitted.move_to_end(what)
         if len(self._emitted) > EVENTS_REMEMBERED:
             self._emitted.popitem(last=False)
-        return last is not None and now - last < EVENT_REPEAT_SECONDS
+        return False
 
     async def request(
         self,

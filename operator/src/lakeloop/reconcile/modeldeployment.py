@@ -59,6 +59,7 @@ logger = logging.getLogger(__name__)
 REFUSED_SECONDS: Final = 30.0
 """When to try again what the API server refused: a quota may be raised meanwhile."""
 REMEMBERED: Final = 4096
+ASK_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class ModelDeploymentReconciler:
         self._moves = moves
         self._uris: dict[tuple[str, int, str], str] = {}
         self._reports: dict[tuple[str, str], Report] = {}
+        self._asked: dict[tuple[str, str], float] = {}
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         obj = await self._kubernetes.get(ObjectRef(API_VERSION, KIND, namespace, name))
@@ -270,7 +272,7 @@ class ModelDeploymentReconciler:
         for revision, group in servers.items():
             key = (uid, revision)
             address = next((pod.ip for pod in group.pods if pod.ready and pod.ip), None)
-            if key not in self._reports and address is not None:
+            if key not in self._reports and address is not None and self._may_ask(key):
                 told = await self._servers.report(address, deployment.spec.model.name)
                 if told is not None:
                     if len(self._reports) >= REMEMBERED:
@@ -279,6 +281,16 @@ class ModelDeploymentReconciler:
             if key in self._reports:
                 reports[revision] = self._reports[key]
         return reports
+
+    def _may_ask(self, key: tuple[str, str]) -> bool:
+        """A server that cannot be reached must not slow every pass down by its timeout."""
+        now = time.monotonic()
+        if now - self._asked.get(key, float("-inf")) < ASK_SECONDS:
+            return False
+        if len(self._asked) >= REMEMBERED:
+            self._asked.clear()
+        self._asked[key] = now
+        return True
 
     async def _stall(self, obj: Mapping[str, Any], reason: str, message: str, again: float | None) -> float | None:
         """Says why the object cannot be acted on; what serves goes on."""

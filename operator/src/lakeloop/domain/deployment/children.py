@@ -112,8 +112,11 @@ def _deletions(observed: Observed, step: Step) -> list[ObjectRef]:
         name = names.revision_name(meta.name, revision)
         live = observed.servers[revision].live
         gone.append(ObjectRef("apps/v1", "Deployment", meta.namespace, name, live["metadata"].get("uid")))
-        if (config := observed.live.get(("ConfigMap", name))) is not None:
-            gone.append(ObjectRef("v1", "ConfigMap", meta.namespace, name, config["metadata"].get("uid")))
+    for (kind, name), live in sorted(observed.live.items()):
+        # Not by the Deployment: a crash may have left one without it.
+        marked = (live["metadata"].get("labels") or {}).get(names.REVISION)
+        if kind == "ConfigMap" and marked and marked not in step.replicas:
+            gone.append(ObjectRef("v1", "ConfigMap", meta.namespace, name, live["metadata"].get("uid")))
     if observed.spec.replicas <= 1 and (budget := observed.live.get((_BUDGET[1], meta.name))) is not None:
         gone.append(ObjectRef(*_BUDGET, meta.namespace, meta.name, budget["metadata"].get("uid")))
     return gone

@@ -1,8 +1,7 @@
 """What a ModelDeployment's pass does: from what was observed to a plan."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from lakeloop.api.v1alpha1.deployment_status import (
@@ -13,10 +12,11 @@ from lakeloop.api.v1alpha1.deployment_status import (
     ServedVersion,
 )
 from lakeloop.domain.deployment.children import child_plan, settled_since
+from lakeloop.domain.deployment.course import Course, course_of, rejected_of, version_of
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
 from lakeloop.domain.deployment.rollout import Fleet, Step, next_step
-from lakeloop.domain.deployment.verdict import Rejection, Verdict, hindrance, judge
+from lakeloop.domain.deployment.verdict import hindrance
 from lakeloop.domain.plan import Effect, Event, Plan
 from lakeloop.render.serving import names
 from lakeloop.render.serving.service import internal_url
@@ -31,23 +31,11 @@ from lakeloop.status.deployment import (
 )
 
 RETRY: Final = "lakeloop.io/retry"
-SETTLE_SECONDS: Final = 5.0
-"""From a change of what the Service selects until every node's proxy has followed."""
+SETTLE_SECONDS: Final = 2.0
+"""From a change of what the Service selects until every node's proxy has followed. A server that is taken away answers
+for another `PRESTOP_SECONDS`, so that this need not be the worst case."""
 LOOK_AGAIN_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """Where the pass is going: which revision should serve, and what is known of why another does not."""
-
-    revision: str | None
-    """None: there is nothing to run."""
-    rejection: RejectedVersion | None = None
-    """Of the version that should be served."""
-    waiting: Problem | None = None
-    seconds_left: float | None = None
-    new_rejection: bool = False
 
 
 def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
@@ -56,7 +44,7 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
     if observed.spec.suspend:
         return _suspended(observed, status, now)
     status = _with_clock_reset(status, now)
-    course = _course(observed, status, now)
+    course = course_of(observed, status, now)
     if course.revision is None:
         return _nothing_to_run(observed, status, course, now)
     step = next_step(_fleet(observed, status, course.revision, now))
@@ -91,66 +79,6 @@ def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDepl
     return status.model_copy(update={"candidate": status.candidate.model_copy(update={"start_time": now})})
 
 
-def _course(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> _Course:
-    stable = status.stable.revision if status.stable else None
-    target = observed.target
-    if target is None:
-        # What was begun is finished, and what serves goes on: only the registry's news is missing.
-        begun = status.candidate.revision if status.candidate else None
-        known = begun if begun in observed.servers else stable
-        course = _Course(known, waiting=observed.problem)
-    else:
-        known_bad = _rejected(status, target.revision)
-        course = _Course(target.revision) if known_bad is None else _Course(stable, rejection=known_bad)
-    if course.revision == stable and stable not in observed.servers and observed.recovery is not None:
-        course = replace(course, revision=observed.recovery.revision)
-    if course.revision is None or course.revision == stable:
-        return course
-    return _judged(observed, status, course, course.revision, stable, now)
-
-
-def _judged(
-    observed: Observed, status: ModelDeploymentStatus, course: _Course, revision: str, stable: str | None, now: datetime
-) -> _Course:
-    verdict: Verdict = judge(
-        observed.servers.get(revision),
-        _started(status, revision) or now,
-        observed.spec.strategy.progress_deadline_seconds,
-        now,
-    )
-    if verdict.rejection is not None:
-        rejected = _rejection(observed, status, revision, verdict.rejection, now)
-        return replace(course, revision=stable, rejection=rejected, new_rejection=True)
-    if verdict.waiting is not None:
-        return replace(course, waiting=course.waiting or verdict.waiting)
-    return replace(course, seconds_left=verdict.seconds_left)
-
-
-def _rejected(status: ModelDeploymentStatus, revision: str) -> RejectedVersion | None:
-    return next((each for each in status.rejected or () if each.revision == revision), None)
-
-
-def _started(status: ModelDeploymentStatus, revision: str) -> datetime | None:
-    return status.candidate.start_time if status.candidate and status.candidate.revision == revision else None
-
-
-def _rejection(
-    observed: Observed, status: ModelDeploymentStatus, revision: str, why: Rejection, now: datetime
-) -> RejectedVersion:
-    version = _version_of(observed, status, revision)
-    return RejectedVersion(
-        version=version, reason=why.reason, message=shortened(why.message), revision=revision, time=_whole(now)
-    )
-
-
-def _version_of(observed: Observed, status: ModelDeploymentStatus, revision: str) -> int:
-    if (described := observed.described(revision)) is not None:
-        return described.registered.version
-    if status.candidate is not None and status.candidate.revision == revision:
-        return status.candidate.version
-    return observed.servers[revision].version
-
-
 def _fleet(observed: Observed, status: ModelDeploymentStatus, target: str, now: datetime) -> Fleet:
     since = settled_since(observed.service)
     return Fleet(
@@ -171,7 +99,7 @@ def _pinned(observed: Observed) -> str | None:
 
 
 def _next_status(
-    observed: Observed, status: ModelDeploymentStatus, course: _Course, step: Step, now: datetime
+    observed: Observed, status: ModelDeploymentStatus, course: Course, step: Step, now: datetime
 ) -> ModelDeploymentStatus:
     revision = course.revision or ""
     stable, history, rollout = status.stable, status.history, status.last_rollout
@@ -224,7 +152,7 @@ def _candidate(observed: Observed, status: ModelDeploymentStatus, revision: str,
             revision=revision,
         )
     else:
-        found = before or Candidate(version=_version_of(observed, status, revision), revision=revision)
+        found = before or Candidate(version=version_of(observed, status, revision), revision=revision)
     start = before.start_time if before and before.start_time else now
     return found.model_copy(update={"start_time": start, "ready_replicas": ready})
 
@@ -259,17 +187,17 @@ def _with_figures(
 
 
 def _rejections(
-    observed: Observed, status: ModelDeploymentStatus, course: _Course
+    observed: Observed, status: ModelDeploymentStatus, course: Course
 ) -> tuple[RejectedVersion, ...] | None:
     """Once something else should be served, what should have been before may be tried again."""
     kept: Iterable[RejectedVersion] = status.rejected or ()
     if observed.target is not None:
-        kept = [each for each in kept if each.revision == observed.target.revision]
+        kept = [each for each in kept if observed.described(each.revision or "")]
     return with_rejected(tuple(kept), course.rejection if course.new_rejection else None)
 
 
 def _summed_up(
-    observed: Observed, status: ModelDeploymentStatus, course: _Course, pinned: str | None, now: datetime
+    observed: Observed, status: ModelDeploymentStatus, course: Course, pinned: str | None, now: datetime
 ) -> ModelDeploymentStatus:
     """`pinned`: the revision that has the traffic; None: all have."""
     meta, spec = observed.deployment.metadata, observed.spec
@@ -324,12 +252,12 @@ def _rejected_text(model: str, rejected: RejectedVersion | None) -> tuple[str, s
 def _suspended(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> Plan:
     stable = _with_figures(observed, status.stable, None, Step({}, frozenset(), None, promoted=False))
     stable = stable.model_copy(update={"weight": status.stable.weight}) if stable and status.stable else stable
-    course = _Course(None, rejection=_rejected(status, observed.target.revision) if observed.target else None)
+    course = Course(None, rejection=rejected_of(status, observed.target.revision) if observed.target else None)
     next_status = _summed_up(observed, status.model_copy(update={"stable": stable}), course, _pinned(observed), now)
     return Plan("suspended", "spec.suspend is set: the servers stay as they are", status=next_status.wire())
 
 
-def _nothing_to_run(observed: Observed, status: ModelDeploymentStatus, course: _Course, now: datetime) -> Plan:
+def _nothing_to_run(observed: Observed, status: ModelDeploymentStatus, course: Course, now: datetime) -> Plan:
     """Nothing has ever served, and what should cannot."""
     left = Step({}, frozenset(observed.servers), None, promoted=False)
     status = status.model_copy(update={"candidate": None, "rejected": _rejections(observed, status, course)})
@@ -365,7 +293,7 @@ def _effects(observed: Observed, status: ModelDeploymentStatus) -> list[Effect]:
 
 
 def _again(
-    observed: Observed, course: _Course, step: Step, status: ModelDeploymentStatus, applied: bool
+    observed: Observed, course: Course, step: Step, status: ModelDeploymentStatus, applied: bool
 ) -> float | None:
     """Pods and our own objects report their changes; the rest has to be looked at."""
     waits = [course.seconds_left, course.waiting.retry_seconds if course.waiting else None]
@@ -377,7 +305,7 @@ def _again(
     return min((each for each in waits if each is not None), default=None)
 
 
-def _reason(observed: Observed, course: _Course, step: Step) -> str:
+def _reason(observed: Observed, course: Course, step: Step) -> str:
     if course.new_rejection and course.rejection:
         return f"version {course.rejection.version} is rejected: {course.rejection.reason}"
     if course.waiting:
@@ -387,7 +315,7 @@ def _reason(observed: Observed, course: _Course, step: Step) -> str:
     return f"servers wanted: {dict(step.replicas)}, selected: {step.pinned or 'all'}"
 
 
-def _events(observed: Observed, status: ModelDeploymentStatus, course: _Course, step: Step) -> list[Event]:
+def _events(observed: Observed, status: ModelDeploymentStatus, course: Course, step: Step) -> list[Event]:
     """What changed with this pass."""
     before, model = observed.deployment.status, observed.spec.model.name
     events: list[Event] = []
@@ -407,7 +335,3 @@ def _events(observed: Observed, status: ModelDeploymentStatus, course: _Course, 
         report = observed.reports.get(course.revision or "")
         events += [Event("Warning", "ServerWarning", each) for each in (report.warnings if report else ())]
     return events
-
-
-def _whole(now: datetime) -> datetime:
-    return now - timedelta(microseconds=now.microsecond)

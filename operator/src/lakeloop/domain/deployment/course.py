@@ -1,0 +1,91 @@
+"""Where a pass is going: which revision should serve, and why another does not."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus, RejectedVersion
+from lakeloop.domain.deployment.observed import Observed, Problem
+from lakeloop.domain.deployment.verdict import Rejection, judge
+from lakeloop.status.conditions import shortened
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where the pass is going: which revision should serve, and what is known of why another does not."""
+
+    revision: str | None
+    """None: there is nothing to run."""
+    rejection: RejectedVersion | None = None
+    """Of the version that should be served."""
+    waiting: Problem | None = None
+    seconds_left: float | None = None
+    new_rejection: bool = False
+
+
+def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> Course:
+    """What the registry, the rejections and the servers' fates come to. `status`: with actions already handled."""
+    stable = status.stable.revision if status.stable else None
+    target = observed.target
+    if target is None:
+        # What was begun is finished, and what serves goes on: only the registry's news is missing.
+        begun = status.candidate.revision if status.candidate else None
+        known = begun if begun in observed.servers else stable
+        course = Course(known, waiting=observed.problem)
+    else:
+        known_bad = rejected_of(status, target.revision)
+        course = Course(target.revision) if known_bad is None else Course(stable, rejection=known_bad)
+    recovery = observed.recovery
+    lost = course.revision == stable and stable not in observed.servers
+    if lost and recovery is not None and rejected_of(status, recovery.revision) is None:
+        course = replace(course, revision=recovery.revision)
+    if course.revision is None or course.revision == stable:
+        return course
+    return _judged(observed, status, course, course.revision, stable, now)
+
+
+def _judged(
+    observed: Observed, status: ModelDeploymentStatus, course: Course, revision: str, stable: str | None, now: datetime
+) -> Course:
+    verdict = judge(
+        observed.servers.get(revision),
+        _started(status, revision) or now,
+        observed.spec.strategy.progress_deadline_seconds,
+        now,
+    )
+    if verdict.rejection is not None:
+        rejected = _rejection(observed, status, revision, verdict.rejection, now)
+        return replace(course, revision=stable, rejection=rejected, new_rejection=True)
+    if verdict.waiting is not None:
+        return replace(course, waiting=course.waiting or verdict.waiting)
+    return replace(course, seconds_left=verdict.seconds_left)
+
+
+def rejected_of(status: ModelDeploymentStatus, revision: str) -> RejectedVersion | None:
+    """Why that revision was rejected; None where it was not."""
+    return next((each for each in status.rejected or () if each.revision == revision), None)
+
+
+def _started(status: ModelDeploymentStatus, revision: str) -> datetime | None:
+    return status.candidate.start_time if status.candidate and status.candidate.revision == revision else None
+
+
+def _rejection(
+    observed: Observed, status: ModelDeploymentStatus, revision: str, why: Rejection, now: datetime
+) -> RejectedVersion:
+    version = version_of(observed, status, revision)
+    return RejectedVersion(
+        version=version, reason=why.reason, message=shortened(why.message), revision=revision, time=_whole(now)
+    )
+
+
+def version_of(observed: Observed, status: ModelDeploymentStatus, revision: str) -> int:
+    """The registry version that the revision serves."""
+    if (described := observed.described(revision)) is not None:
+        return described.registered.version
+    if status.candidate is not None and status.candidate.revision == revision:
+        return status.candidate.version
+    return observed.servers[revision].version
+
+
+def _whole(now: datetime) -> datetime:
+    return now - timedelta(microseconds=now.microsecond)
