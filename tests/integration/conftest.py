@@ -16,7 +16,7 @@ CRDS = ROOT / "crds"
 
 def established(crd: Mapping[str, Any]) -> bool:
     """Whether the API server serves the resource."""
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or []
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
