@@ -1,10 +1,10 @@
 """Makes the buckets and the least-privilege users of the platform's MinIO. Safe to run again.
 
-Runs in a Job with the standard library, botocore and cryptography, which MLflow's image carries; MinIO's own client is not
-there. The administrative calls and their encryption are MinIO's admin API v3 as github.com/minio/madmin-go speaks it.
+Runs in a Job with botocore and cryptography, which MLflow's image carries; MinIO's own client is not there. The
+administrative calls and their encryption are MinIO's admin API v3 as github.com/minio/madmin-go speaks it.
 
-Reads /etc/minio-setup/setup.json, {"buckets": ["lake"], "users": [{"name": "mlflow", "buckets": ["mlflow"]}]}, each user's
-key from /etc/minio-users/<name>/, and MINIO_ENDPOINT, MINIO_REGION, MINIO_ROOT_USER and MINIO_ROOT_PASSWORD.
+Reads /etc/minio-setup/setup.json, {"buckets": ["lake"], "users": [{"name": "mlflow", "buckets": ["mlflow"]}]}, each
+user's key from /etc/minio-users/<name>/, and MINIO_ENDPOINT, MINIO_REGION, MINIO_ROOT_USER and MINIO_ROOT_PASSWORD.
 """
 
 import hashlib
@@ -12,8 +12,6 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -22,7 +20,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.httpsession import URLLib3Session
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 # madmin-go, encrypt.go: salt | algorithm | nonce | fragments of at most 16 KiB, each with a tag.
@@ -83,12 +82,9 @@ class Admin:
         url = f"{self._endpoint}/minio/admin/v3/{path}?{urlencode(query)}"
         request = AWSRequest("PUT", url, data=body, headers={"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()})
         SigV4Auth(self._credentials, "s3", self._region).add_auth(request)
-        try:
-            urllib.request.urlopen(
-                urllib.request.Request(url, body, dict(request.headers.items()), method="PUT"), timeout=30
-            ).close()
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{path}: HTTP {error.code}: {error.read().decode(errors='replace')}") from error
+        answer = URLLib3Session(timeout=30).send(request.prepare())
+        if answer.status_code != 200:
+            raise RuntimeError(f"{path}: HTTP {answer.status_code}: {answer.text}")
 
     def ensure_user(self, name: str, access_key: str, secret_key: str, buckets: list[str]) -> None:
         """The user with that key may use these buckets, whatever it was allowed before."""
@@ -107,11 +103,13 @@ def wait_ready(endpoint: str, seconds: float) -> None:
     deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(f"{endpoint}/minio/health/ready", timeout=5).close()
-            return
-        except OSError as error:
+            answer = URLLib3Session(timeout=5).send(AWSRequest("GET", f"{endpoint}/minio/health/ready").prepare())
+            if answer.status_code == 200:
+                return
+            last = f"HTTP {answer.status_code}"
+        except HTTPClientError as error:
             last = str(error)
-            time.sleep(1)
+        time.sleep(1)
     raise TimeoutError(f"MinIO at {endpoint} was not ready after {seconds:.0f} s: {last}")
 
 
@@ -155,5 +153,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (RuntimeError, TimeoutError, ClientError) as error:
+    except (RuntimeError, TimeoutError, ClientError, HTTPClientError) as error:
         sys.exit(f"minio-setup: {error}")

@@ -1,7 +1,7 @@
 """Brings MLflow's database to the schema of this MLflow: a server refuses to start on an older one.
 
-What `mlflow db upgrade` does, with the address from MLFLOW_BACKEND_STORE_URI instead of an argument, which everybody on the
-node could read. Safe to run again; replicas that start at once wait for one another on a PostgreSQL advisory lock.
+What `mlflow db upgrade` does, with the address from MLFLOW_BACKEND_STORE_URI instead of an argument, which everybody on
+the node could read. Safe to run again; replicas that start at once wait for one another on a PostgreSQL advisory lock.
 """
 
 import os

@@ -53,7 +53,7 @@ def state(pod: Pod) -> str:
             return f"{one['name']}: {waiting['reason']}"
         if ended and ended.get("exitCode"):
             return f"{one['name']}: ended with exit code {ended['exitCode']} ({ended.get('reason', 'Error')})"
-        if one.get("state", {}).get("running") and not one.get("ready"):
+        if "running" in one.get("state", {}) and not one.get("ready"):
             return f"{one['name']}: starting"
     scheduled: Mapping[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "PodScheduled"), {})
     if scheduled.get("status") == "False":

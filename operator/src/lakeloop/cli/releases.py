@@ -46,7 +46,7 @@ def parse_version(text: str) -> semver.Version:
     return semver.Version.parse(text.strip().removeprefix("v"), optional_minor_and_patch=True)
 
 
-class _Command(pyhelm3.command.Command):  # type: ignore[misc]
+class Command(pyhelm3.command.Command):  # type: ignore[misc]
     """pyhelm3's command, but a cancelled one ends Helm itself, and not only the shell that started it.
 
     Helm then marks the release as failed, and the next attempt goes on from there; otherwise it would stay pending.
@@ -88,7 +88,7 @@ class Helm:
 
     def __init__(self, executable: str, kubeconfig: Path | None, context: str | None = None) -> None:
         options: dict[str, Any] = {"executable": executable, "kubeconfig": kubeconfig, "kubecontext": context}
-        self._client = pyhelm3.Client(_Command(**options), executable=executable)
+        self._client = pyhelm3.Client(Command(**options), executable=executable)
         if self._client.version < semver.Version(4):
             raise CliError(
                 f"{executable} is Helm {self._client.version}: Helm 4 is needed, which waits for what resources say"
@@ -145,14 +145,6 @@ class Helm:
         except pyhelm3.errors.Error as error:
             raise CliError(f"helm upgrade --install {release.name}: {last_line(error)}") from error
         return int(revision.revision)
-
-    async def rollback(self, release: Release, revision: int, timeout: timedelta) -> None:
-        """Back to a revision, and waits until everything is ready."""
-        try:
-            found = await self._client.get_current_revision(release.name, namespace=release.namespace)
-            await found.release.rollback(revision, wait=True, timeout=f"{timeout.total_seconds():.0f}s")
-        except pyhelm3.errors.Error as error:
-            raise CliError(f"helm rollback {release.name} {revision}: {last_line(error)}") from error
 
     async def uninstall(self, release: Release, timeout: timedelta, no_hooks: bool = False) -> None:
         """Uninstalls and waits; nothing happens when the release is not there."""
