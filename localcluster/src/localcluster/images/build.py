@@ -1,20 +1,26 @@
-"""Building: what is missing, one image after another, with progress; and the list of what came of it."""
+"""Building: what is missing, two at a time, with progress; and the list of what came of it."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from localcluster import debian
 from localcluster.errors import LocalClusterError
-from localcluster.images import bases, definitions, engines
+from localcluster.images import bases, definitions, engines, hostmade, machine
 from localcluster.output import say
 
 TOOLS = {"/usr/bin/buildah": "buildah", "/usr/bin/mmdebstrap": "mmdebstrap", "/usr/bin/newuidmap": "uidmap"}
+# Downloading and unpacking of one image goes well with compiling of another; more only wait for each other.
+LANES = 2
+REPORT_SECONDS = 30
 
 
 def record(root: Path) -> Path:
@@ -41,12 +47,10 @@ def build(root: Path, names: Sequence[str] = (), *, docker: bool = False) -> dic
         debian.ensure(TOOLS)
     exists = docker_has if docker else buildah_has
     every = references(root)
-    missing = [one for one in wanted if not exists(every[one.name])]
-    for number, one in enumerate(missing, 1):
-        started = time.monotonic()
-        say(f"building image {one.name} ({number} of {len(missing)})")
-        run(command(root, one, every[one.name], docker), f"image {one.name}")
-        say(f"built image {one.name} in {time.monotonic() - started:.0f} s")
+    missing = sorted((one for one in wanted if not exists(every[one.name])), key=lambda one: -one.seconds)
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="lakeloop-build-") as scratch:
+            _build_missing(root, missing, every, docker, Path(scratch))
     for one in wanted:
         alias(every[one.name], docker)
     path = record(root)
@@ -58,15 +62,69 @@ def build(root: Path, names: Sequence[str] = (), *, docker: bool = False) -> dic
     return {one.name: every[one.name] for one in wanted}
 
 
-def command(root: Path, one: definitions.Definition, reference: str, docker: bool) -> list[str]:
-    """The build's command line, the base made first where there is no registry."""
-    if docker:
-        return engines.docker_command(root, one.dockerfile, one.context, reference)
-    base = bases.ensure(one.base)
-    lent = engines.from_machine(os.environ)
-    if one.go:
-        lent = engines.with_go(lent, root / one.context)
-    return engines.buildah_command(root, one.dockerfile, one.context, reference, base, lent)
+def seconds_left(weights: Sequence[int], elapsed: Mapping[int, float], finished: Sequence[int], lanes: int) -> float:
+    """About how long the rest takes: the weights (seconds, cold) less what has passed, over the lanes.
+
+    ``elapsed``: position → seconds since that build began; ``finished``: positions.
+    """
+    left = [
+        0.0 if position in finished else max(weight - elapsed.get(position, 0.0), weight * 0.1)
+        for position, weight in enumerate(weights)
+    ]
+    return max(sum(left) / lanes, max(left, default=0.0))
+
+
+def _build_missing(
+    root: Path, missing: Sequence[definitions.Definition], every: Mapping[str, str], docker: bool, scratch: Path
+) -> None:
+    sources = None
+    known: dict[str, str] = {}
+    if not docker:
+        sources = bases.apt_sources(Path("/etc/apt"))
+        for base in {one.base: None for one in missing}:  # one after the other: both fill the same download cache
+            if not buildah_has(bases.reference(base)):
+                say(f"making the base image {base} from Debian packages, about a minute")
+            known[base] = bases.ensure(base)
+    secrets = machine.write_secrets(scratch, os.environ, sources)
+    begun: dict[int, float] = {}
+    finished: list[int] = []
+    over = threading.Event()
+
+    def left() -> str:
+        now = time.monotonic()
+        elapsed = {position: now - start for position, start in begun.items()}
+        seconds = seconds_left([one.seconds for one in missing], elapsed, finished, LANES)
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+    def work(position: int) -> None:
+        one = missing[position]
+        begun[position] = time.monotonic()
+        say(f"building image {one.name} ({position + 1} of {len(missing)}, at most about {left()} left)")
+        contexts = {}
+        if not docker and one.name in hostmade.STAND_INS:
+            stage, make = hostmade.STAND_INS[one.name]
+            contexts[stage] = make(root / one.context)
+        lent = engines.Lent(secrets, engines.proxies(os.environ), contexts)
+        what = (root, one.dockerfile, one.context, every[one.name])
+        command = (
+            engines.docker_command(*what, lent) if docker else engines.buildah_command(*what, known[one.base], lent)
+        )
+        run(command, f"image {one.name}")
+        finished.append(position)
+        say(f"built image {one.name} in {time.monotonic() - begun[position]:.0f} s")
+
+    def report() -> None:
+        while not over.wait(REPORT_SECONDS):
+            names = [missing[position].name for position in begun if position not in finished]
+            say(f"  still building {', '.join(names)}: at most about {left()} left")
+
+    threading.Thread(target=report, daemon=True).start()
+    try:
+        with ThreadPoolExecutor(LANES) as pool:
+            for future in [pool.submit(work, position) for position in range(len(missing))]:
+                future.result()
+    finally:
+        over.set()
 
 
 def development_tag(reference: str) -> str:

@@ -6,10 +6,13 @@ import json
 
 import click
 
+from localcluster import clusters, kind
 from localcluster.errors import LocalClusterError
 from localcluster.identity import DEFAULT_NAME
 from localcluster.images import build as building
-from localcluster.layout import checkout
+from localcluster.images import thin
+from localcluster.layout import checkout, layout
+from localcluster.node import lifecycle, loader
 from localcluster.output import say
 
 
@@ -20,28 +23,34 @@ def images() -> None:
 
 @images.command()
 @click.argument("names", nargs=-1)
-@click.option("--docker", is_flag=True, help="Build with Docker instead of buildah.")
-def build(names: tuple[str, ...], docker: bool) -> None:
+@click.option("--docker/--buildah", default=None, help="With which. Default: Docker where it answers.")
+def build(names: tuple[str, ...], docker: bool | None) -> None:
     """Build those that are missing; what has not changed is not built again."""
-    for name, reference in building.build(checkout(), names, docker=docker).items():
+    engine = kind.docker_answers() if docker is None else docker
+    for name, reference in building.build(checkout(), names, docker=engine).items():
         say(f"{name}: {reference}")
 
 
 @images.command()
 @click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which cluster.")
 def load(name: str) -> None:
-    """Put the built images into the node, under their own names and as `:dev`."""
-    from localcluster.node import lifecycle, loader
-
+    """Put the built images into the node, under their own names and as `:dev`; only layers that it lacks are sent."""
     path = building.record(checkout())
     if not path.is_file():
         raise LocalClusterError(f"{path} is not there: run `localcluster images build` first")
-    node = lifecycle.find(name)
-    for reference in json.loads(path.read_text()).values():
-        if building.buildah_has(reference):
-            new = loader.load_from_buildah(node.process.pid, reference, node.layout.state / "tmp")
-            loader.tag(node.process.pid, reference, building.development_tag(reference))
-            say(f"{reference}: {'loaded' if new else 'there already'}")
+    references: dict[str, str] = json.loads(path.read_text())
+    if clusters.runs_by_kind(layout(name)):
+        for reference in references.values():
+            kind.load_image(name, reference)
+            kind.load_image(name, building.development_tag(reference))
+        return
+    pid = lifecycle.find(name).process.pid
+    built = [reference for reference in references.values() if building.buildah_has(reference)]
+    for reference in built:
+        sent = thin.load(pid, reference)
+        loader.tag(pid, reference, building.development_tag(reference))
+        say(f"{reference}: {'there already' if sent is None else f'loaded, {sent / 1e6:.1f} MB sent'}")
+    thin.prune(thin.layout_folder(), built)
 
 
 @images.command("list")

@@ -18,7 +18,7 @@ class Definition:
     name: str
     context: str
     base: str  # a key of bases.BASES
-    go: bool = False  # needs a Go toolchain to build
+    seconds: int  # what a cold build took on two cores, as a weight for "how long is left"
 
     @property
     def dockerfile(self) -> str:
@@ -26,12 +26,12 @@ class Definition:
 
 
 DEFINITIONS: tuple[Definition, ...] = (
-    Definition("minio", "images/minio", "debian", go=True),
-    Definition("postgres", "images/postgres", "debian"),
-    Definition("mlflow", "images/mlflow", "python"),
-    Definition("operator", "operator", "python"),
-    Definition("model-server", "images/model-server", "python"),
-    Definition("trainer", "images/trainer", "python"),
+    Definition("minio", "images/minio", "debian", 150),
+    Definition("postgres", "images/postgres", "debian", 60),
+    Definition("mlflow", "images/mlflow", "python", 100),
+    Definition("operator", "operator", "python", 60),
+    Definition("model-server", "images/model-server", "python", 70),
+    Definition("trainer", "images/trainer", "python", 330),
 )
 
 
