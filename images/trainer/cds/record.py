@@ -153,7 +153,7 @@ def main(archive: Path) -> None:
             "-cp",
             class_path(home),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (arguments are ours)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not archive.is_file():
             raise SystemExit(f"no archive:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     archive.chmod(0o644)
