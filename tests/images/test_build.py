@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.images import bases, build, definitions, engines
+from localcluster.images import bases, build, cleaning, definitions, engines
 
 LENT = engines.Lent(
     secrets={"ca": Path("/etc/bundle.crt"), "network": Path("/tmp/x/network")},
@@ -66,7 +66,8 @@ def test_unknown_image_is_named(root: Path) -> None:
 
 def test_buildah_command() -> None:
     assert engines.buildah_command(*WHAT, "localhost/lakeloop/base-debian:1", LENT) == [
-        *("buildah", "bud", "--isolation", "chroot", "--layers", "--pull-never", "--format", "oci", "--quiet"),
+        *("buildah", "bud", "--isolation", "chroot", "--layers", "--pull-never", "--force-rm"),
+        *("--format", "oci", "--quiet"),
         *("--build-context", "build=/cache/minio/1"),
         *("--build-arg", "BASE=localhost/lakeloop/base-debian:1"),
         *("--build-arg", "HTTPS_PROXY=http://proxy:3128"),
@@ -112,3 +113,25 @@ def test_seconds_left(weights: list[int], elapsed: dict[int, float], finished: l
 
 def test_development_tag() -> None:
     assert build.development_tag("localhost/lakeloop/x:0123456789ab") == "localhost/lakeloop/x:dev"
+
+
+HOUR = 3600
+NOW = 1_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("names", "hours", "expected"),
+    [
+        pytest.param(None, 13, ["id"], id="nameless and old"),
+        pytest.param(None, 11, [], id="nameless and of today: the next build's cache"),
+        pytest.param(["localhost/lakeloop/x:old"], 13, ["localhost/lakeloop/x:old"], id="a former state"),
+        pytest.param(["localhost/lakeloop/x:now"], 13, [], id="the present state"),
+        pytest.param(
+            ["localhost/lakeloop/x:old", "localhost/lakeloop/x:dev"], 13, ["localhost/lakeloop/x:old"], id="dev"
+        ),
+        pytest.param(["localhost/other/x:old"], 99, [], id="not ours"),
+    ],
+)
+def test_what_may_go(names: list[str] | None, hours: int, expected: list[str]) -> None:
+    images = [{"id": "id", "names": names, "created": NOW - hours * HOUR}]
+    assert cleaning.superseded(images, {"localhost/lakeloop/x:now"}, NOW, 12 * HOUR) == expected

@@ -70,10 +70,16 @@ def test_our_code_is_a_layer_after_its_dependencies(name: str) -> None:
     found = steps((ROOT / f"images/{name}/Dockerfile").read_text())
     lock = next(i for i, step in enumerate(found) if step.startswith("COPY pyproject.toml uv.lock"))
     dependencies = next(i for i, step in enumerate(found) if "uv sync --frozen --no-dev --no-install-project" in step)
-    code = next(i for i, step in enumerate(found) if step == "COPY . .")
-    last = [step for step in found if step.startswith("COPY --from=")]
-    assert lock < dependencies < code
-    assert last[-1] == "COPY --from=code /opt/code /opt/venv"
+    code = found.index("COPY . /src")
+    last = max(i for i, step in enumerate(found) if step.startswith("FROM "))
+    assert lock < dependencies < code < last
+    assert [step for step in found[last:] if step.startswith("COPY --from=")] == [
+        "COPY --from=code /opt/code /opt/venv"
+    ]
+    # The last stage stands on the one with the dependencies: nothing large is copied, nor hashed, when our code changes.
+    stage = found[last].split()[1]
+    assert next(i for i, step in enumerate(found) if step.endswith(f" AS {stage}")) < lock
+    assert not [step for step in found[last:] if step.startswith("RUN")]
 
 
 def test_stand_ins_are_made_as_the_dockerfiles_make_them() -> None:

@@ -87,6 +87,9 @@ def ensure(name: str) -> str:
             sources = apt_sources(Path("/etc/apt"))
             _run(bootstrap_command(name, partial), sources)
             partial.rename(archive)
+        for old in archive.parent.glob(f"base-{name}-*.tar"):
+            if old != archive:
+                old.unlink()
     container = _run(["buildah", "from", "scratch"]).strip()
     try:
         _run(["buildah", "add", "--quiet", container, str(archive), "/"])

@@ -14,10 +14,15 @@ from pathlib import Path
 
 from localcluster import debian
 from localcluster.errors import LocalClusterError
-from localcluster.images import bases, definitions, engines, hostmade, machine
+from localcluster.images import bases, cleaning, definitions, engines, hostmade, machine
 from localcluster.output import say
 
-TOOLS = {"/usr/bin/buildah": "buildah", "/usr/bin/mmdebstrap": "mmdebstrap", "/usr/bin/newuidmap": "uidmap"}
+TOOLS = {
+    "/usr/bin/buildah": "buildah",
+    "/usr/bin/containers-storage": "containers-storage",
+    "/usr/bin/mmdebstrap": "mmdebstrap",
+    "/usr/bin/newuidmap": "uidmap",
+}
 # Downloading and unpacking of one image goes well with compiling of another; more only wait for each other.
 LANES = 2
 REPORT_SECONDS = 30
@@ -32,6 +37,11 @@ def references(root: Path) -> dict[str, str]:
     """Name → reference of the images as the files are now."""
     known = {name: bases.reference(name) for name in bases.BASES}
     return {one.name: definitions.reference(root, one, known[one.base]) for one in definitions.present(root)}
+
+
+def current(root: Path) -> set[str]:
+    """All references that this checkout needs: its images as the files are now, and their bases."""
+    return {*references(root).values(), *(bases.reference(name) for name in bases.BASES)}
 
 
 def build(root: Path, names: Sequence[str] = (), *, docker: bool = False) -> dict[str, str]:
@@ -51,6 +61,8 @@ def build(root: Path, names: Sequence[str] = (), *, docker: bool = False) -> dic
     if missing:
         with tempfile.TemporaryDirectory(prefix="lakeloop-build-") as scratch:
             _build_missing(root, missing, every, docker, Path(scratch))
+        if not docker:
+            cleaning.clean(current(root))
     for one in wanted:
         alias(every[one.name], docker)
     path = record(root)

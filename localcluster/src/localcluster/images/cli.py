@@ -1,4 +1,4 @@
-"""``localcluster images build | load | list | sizes``."""
+"""``localcluster images build | load | list | prune | sizes``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from localcluster import clusters, kind
 from localcluster.errors import LocalClusterError
 from localcluster.identity import DEFAULT_NAME
 from localcluster.images import build as building
-from localcluster.images import thin
+from localcluster.images import cleaning, thin
 from localcluster.layout import checkout, layout
 from localcluster.node import lifecycle, loader
 from localcluster.output import say
@@ -44,13 +44,14 @@ def load(name: str) -> None:
             kind.load_image(name, reference)
             kind.load_image(name, building.development_tag(reference))
         return
-    pid = lifecycle.find(name).process.pid
-    built = [reference for reference in references.values() if building.buildah_has(reference)]
-    for reference in built:
-        sent = thin.load(pid, reference)
+    node = lifecycle.find(name)
+    pid = node.process.pid
+    for reference in references.values():
+        if not building.buildah_has(reference):
+            continue
+        sent = thin.load(pid, reference, node.layout.state / "tmp")
         loader.tag(pid, reference, building.development_tag(reference))
         say(f"{reference}: {'there already' if sent is None else f'loaded, {sent / 1e6:.1f} MB sent'}")
-    thin.prune(thin.layout_folder(), built)
 
 
 @images.command("list")
@@ -58,6 +59,12 @@ def list_images() -> None:
     """Name, reference, and whether it is built."""
     for name, reference in building.references(checkout()).items():
         click.echo(f"{name:<14}{reference}  {'built' if building.buildah_has(reference) else 'not built'}")
+
+
+@images.command()
+def prune() -> None:
+    """Remove images of former states of the files, and what else builds left in buildah's storage."""
+    say(f"{cleaning.clean(building.current(checkout()), age=0)} images removed")
 
 
 @images.command()

@@ -29,7 +29,18 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 def buildah_command(root: Path, dockerfile: str, context: str, reference: str, base: str, lent: Lent) -> list[str]:
     """``buildah bud`` without a daemon, a registry or user namespaces."""
-    command = ["buildah", "bud", "--isolation", "chroot", "--layers", "--pull-never", "--format", "oci", "--quiet"]
+    command = [
+        "buildah",
+        "bud",
+        "--isolation",
+        "chroot",
+        "--layers",
+        "--pull-never",
+        "--force-rm",
+        "--format",
+        "oci",
+        "--quiet",
+    ]
     for stage, folder in lent.contexts.items():
         command += ["--build-context", f"{stage}={folder}"]
     return [*command, "--build-arg", f"BASE={base}", *_rest(root, dockerfile, context, reference, lent)]
