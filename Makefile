@@ -50,7 +50,7 @@ unit: tools ## Pure tests, seconds
 integration: tools ## A real etcd and kube-apiserver; a real model server beside MLflow's
 	$(LOCAL) binaries
 	$(RUN) --project localcluster pytest -q -m api tests/localcluster
-	$(OPERATOR) pytest $(PYTEST) tests/integration/crds
+	$(OPERATOR) pytest $(PYTEST) tests/integration/crds tests/charts
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
 
 operators: tools ## The operator's own process on a real API server: leases, kills, roll-outs, dying after each write
@@ -69,7 +69,7 @@ generate: tools ## CRDs, RBAC, values schema, API reference from the types
 	$(OPERATOR) python -m lakeloop.codegen
 
 update-golden: tools ## Rewrite the golden files of rendered manifests
-	UPDATE_GOLDEN=1 $(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
+	UPDATE_GOLDEN=1 $(OPERATOR) pytest $(PYTEST) tests/unit tests/charts/test_golden.py --ignore tests/unit/trainer --ignore tests/unit/server
 
 images: tools ## Build the images and load them into the cluster
 	$(LOCAL) images build && $(LOCAL) images load

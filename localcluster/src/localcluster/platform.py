@@ -15,8 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcluster import clusters
 from localcluster.errors import LocalClusterError
 from localcluster.gobuild import ensure_binaries, module_dir
+from localcluster.identity import DEFAULT_NAME
+from localcluster.layout import layout
 from localcluster.output import say
 
 
@@ -107,7 +110,8 @@ def up(root: Path | None = None) -> None:
     )
     run(Step("load", [*local, "images", "load"]), root, environment)
     kubeconfig = root / ".lakeloop" / "kubeconfig"
-    install = ["kubectl-lakeloop", "up", "--profile", "local", "--kubeconfig", str(kubeconfig)]
+    profile = "kind" if clusters.runs_by_kind(layout(DEFAULT_NAME)) else "local"
+    install = ["kubectl-lakeloop", "up", "--profile", profile, "--kubeconfig", str(kubeconfig)]
     install += ["--images", str(root / ".lakeloop" / "images.json")]
     run(Step("charts", uv_run("operator", *install)), root, environment)
     say(f"up after {time.monotonic() - started:.0f} s. Next: export KUBECONFIG={kubeconfig} PATH={tools}:$PATH")

@@ -26,8 +26,8 @@ REFUSED: list[tuple[Kind, dict[str, Any], str]] = [
     ("TrainingJob", {"search": {"parameters": [{"name": "1.C", "values": [1]}]}}, "spec.search"),
     ("TrainingJob", {"evaluation": {"thresholds": [{"metric": "f1", "min": 0}]}}, "spec.evaluation.thresholds"),
     ("TrainingJob", {"evaluation": {"champion": {}}}, "spec.evaluation.champion"),
-    ("TrainingJob", {"explanation": {}}, "spec.explanation"),
-    ("TrainingJob", {"explanation": {"method": "SHAP"}}, "spec.explanation"),
+    ("TrainingJob", {"explanation": {"method": "SHAP"}}, "spec.explanation.method"),
+    ("TrainingJob", {"storage": {"caSecretRef": {"name": "ca"}}}, "spec.storage.caSecretRef"),
     ("TrainingJob", {"spark": {"dynamicAllocation": {"enabled": True}}}, "spec.spark.dynamicAllocation.enabled"),
     ("TrainingJob", {"triggers": {"schedule": {"cron": "@daily"}}}, "spec.triggers.schedule"),
     ("TrainingJob", {"triggers": {"delta": {"input": "a"}}}, "spec.triggers.delta"),
@@ -71,6 +71,7 @@ def test_every_entry_of_the_table_is_tested() -> None:
     [
         pytest.param("TrainingJob", {}, id="minimal job"),
         pytest.param("TrainingJob", {"explanation": {"method": "None"}}, id="no explanation wanted"),
+        pytest.param("TrainingJob", {"explanation": {"sampleRows": 50}}, id="the default explanation of fewer rows"),
         pytest.param("TrainingJob", {"dependencies": {"pip": []}, "evaluation": {}, "triggers": {}}, id="empty parts"),
         pytest.param("TrainingJob", {"spark": {"dynamicAllocation": {"enabled": False}}}, id="switched off"),
         pytest.param("TrainingJob", {"runPolicy": {"retries": {"application": 0}}}, id="no retries of user code"),

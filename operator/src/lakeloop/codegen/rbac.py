@@ -34,7 +34,12 @@ DRIVER = (
     Grant(
         "", ("persistentvolumeclaims",), ("list", "deletecollection"), "Spark removes executors' claims when it ends"
     ),
-    Grant("", ("services",), ("get", "list", "watch", "create", "delete"), "Spark looks for services of its own"),
+    Grant(
+        "",
+        ("services",),
+        ("get", "list", "watch", "create", "delete", "deletecollection"),
+        "Spark looks for services of its own, and removes them when it ends",
+    ),
 )
 """What a driver pod may do in its namespace: what Spark's Kubernetes backend calls.
 
@@ -48,7 +53,7 @@ WATCHED = (
     Grant("", ("pods",), (*_MANAGE, "deletecollection"), "drivers; held to be granted to drivers"),
     Grant("", ("pods/log",), ("get",), "say why a driver died"),
     Grant("", ("configmaps",), (*_MANAGE, "deletecollection"), "run specs; held to be granted to drivers"),
-    Grant("", ("services",), _MANAGE, "in front of servers; held to be granted to drivers"),
+    Grant("", ("services",), (*_MANAGE, "deletecollection"), "in front of servers; held to be granted to drivers"),
     Grant("", ("persistentvolumeclaims",), ("list", "deletecollection"), "held to be granted to drivers"),
     Grant("", ("serviceaccounts",), _MANAGE, "drivers' and servers' own"),
     Grant("", ("secrets",), ("get",), "credentials that an object names; never listed"),

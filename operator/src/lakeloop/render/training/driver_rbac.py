@@ -29,7 +29,7 @@ def driver_rbac(namespace: str, job: str, job_uid: str, service_account: str | N
             _rule("pods", "create", "get", "list", "watch", "delete", "deletecollection", "patch"),
             _rule("configmaps", "create", "get", "list", "watch", "delete", "deletecollection", "update", "patch"),
             _rule("persistentvolumeclaims", "list", "deletecollection"),
-            _rule("services", "get", "list", "watch", "create", "delete"),
+            _rule("services", "get", "list", "watch", "create", "delete", "deletecollection"),
         ],
     }
     binding = {
