@@ -30,7 +30,7 @@ status: tools ## What runs, and where its logs are
 	$(LOCAL) status
 
 ##@ Develop
-.PHONY: test lint unit integration operators e2e samples bench generate update-golden images tools format
+.PHONY: test lint unit integration e2e bench generate update-golden images tools format
 test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
 
 lint: tools ## ruff, mypy, import-linter, and drift of generated files
@@ -47,20 +47,17 @@ unit: tools ## Pure tests, seconds
 	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster
 	$(RUN) --project localcluster pytest $(PYTEST) tests/images
 
-integration: tools ## A real etcd and kube-apiserver; a real model server beside MLflow's
+integration: tools ## A real etcd, kube-apiserver, Spark, MLflow and model server; the charts by a real Helm
 	$(LOCAL) binaries
 	$(RUN) --project localcluster pytest -q -m api tests/localcluster
-	$(OPERATOR) pytest $(PYTEST) tests/integration/crds tests/charts
+	$(OPERATOR) pytest $(PYTEST) tests/integration tests/charts
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
+	$(RUN) --project images/trainer pytest $(PYTEST) tests/trainer
 
-operators: tools ## The operator's own process on a real API server: leases, kills, roll-outs, dying after each write
-	$(OPERATOR) pytest $(PYTEST) tests/integration/runtime tests/integration/training tests/integration/deployment
-
-e2e: tools ## A real node: its cluster, storage, DNS, failures, and what `down` leaves (nothing)
-	$(RUN) --project localcluster pytest -q -m node tests/localcluster
-
-samples: up ## The samples and the documented commands, as written, on the cluster of `make up`
+e2e: up ## A real node: the samples and documented commands as written, the images, and a second cluster up and down
 	PATH=$(STATE)/bin:$$PATH $(OPERATOR) pytest $(PYTEST) tests/e2e
+	$(RUN) --project localcluster pytest $(PYTEST) -m images tests/images
+	$(RUN) --project localcluster pytest -q -m node tests/localcluster
 
 bench: tools ## Ratios against what a user would pick instead
 	$(RUN) --project images/model-server python benchmarks/server_bench.py

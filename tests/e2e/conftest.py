@@ -38,7 +38,7 @@ class Platform:
             region_name="us-east-1",
         )
 
-    def mlflow(self, method: str, path: str, **fields: Any) -> Mapping[str, Any]:
+    def mlflow(self, method: str, path: str, /, **fields: Any) -> Mapping[str, Any]:
         """One call of MLflow's REST API below `/api/2.0/mlflow/`; the fields go as a query or as JSON."""
         url = f"{self.mlflow_url}/api/2.0/mlflow/{path}"
         body = None

@@ -29,7 +29,7 @@ def test_plots_and_model_are_logged(platform: Any, run: Any) -> None:
         files = platform.mlflow("GET", "artifacts/list", run_id=run["mlflow"]["runId"], path=path).get("files", [])
         return {Path(file["path"]).name for file in files}
 
-    assert {"confusion_matrix.png", "roc_curve.png"} <= names("plots")
+    assert {"confusion_matrix.png", "roc.png"} <= names("plots")
     assert {"run.json", "result.json"} <= names("lakeloop")
     assert "pipeline.py" in names("code")
 

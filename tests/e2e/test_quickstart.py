@@ -75,7 +75,7 @@ class Load:
         self._thread.join()
 
     def _run(self) -> None:
-        body = json.dumps({"inputs": [[1]]}).encode()
+        body = json.dumps({"dataframe_split": {"columns": ["feature"], "data": [[1]]}}).encode()
         while not self._over.is_set():
             request = urllib.request.Request(f"{self.url}/invocations", body, {"Content-Type": "application/json"})
             try:

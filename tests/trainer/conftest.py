@@ -1,6 +1,6 @@
 """A real Spark with Delta, and a real MLflow server, for the trainer's tests.
 
-Run with ``uv run --project images/trainer pytest tests/trainer``. The jars of the image (jars.lock) and the MLflow
+Run with ``uv run --project images/trainer pytest tests/trainer``. The jars of the image (pom.xml) and the MLflow
 server's environment (images/mlflow) are kept below ``~/.cache/lakeloop``, so only the first run fetches them.
 """
 
@@ -33,31 +33,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def spark_home() -> Path:
-    """The image's ``SPARK_HOME`` as far as the JVM needs it: pyspark's jars and those of jars.lock in one folder.
-
-    With the image's class-data archive beside them, which takes half a minute to make and halves every JVM's start.
-    """
+    """The image's ``SPARK_HOME`` as far as the JVM needs it: pyspark's jars and those of pom.xml, checked by jars.sha256."""
     import pyspark
 
-    lock, shipped = TRAINER / "jars.lock", Path(pyspark.__file__).parent / "jars"
-    key = hashlib.sha256(lock.read_bytes() + str(shipped).encode() + pyspark.__version__.encode()).hexdigest()[:12]
+    pom, sums, shipped = TRAINER / "pom.xml", TRAINER / "jars.sha256", Path(pyspark.__file__).parent / "jars"
+    key = hashlib.sha256(pom.read_bytes() + str(shipped).encode() + pyspark.__version__.encode()).hexdigest()[:12]
     home = CACHE / "spark" / key
     if not home.is_dir():
         partial = home.with_name(f"{key}.partial-{os.getpid()}")
-        subprocess.run([sys.executable, TRAINER / "fetch_jars.py", lock, partial / "jars"], check=True)
+        jars = partial / "jars"
+        jars.mkdir(parents=True)
+        maven = ["mvn", "--batch-mode", "--quiet", "--file", str(pom), "dependency:copy-dependencies"]
+        subprocess.run([*maven, f"-DoutputDirectory={jars}"], check=True)
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", str(sums)], cwd=jars, check=True)
         for jar in shipped.glob("*.jar"):
-            (partial / "jars" / jar.name).symlink_to(jar)
+            (jars / jar.name).symlink_to(jar)
         partial.rename(home)
-    archive = home / "spark.jsa"
-    if not archive.is_file():
-        made = home / f"spark-{os.getpid()}.jsa"
-        subprocess.run(
-            [sys.executable, "-m", "lakeloop_trainer.cds", made],
-            check=True,
-            env={**os.environ, "SPARK_HOME": str(home)},
-        )
-        made.rename(archive)
-    os.environ["SPARK_HOME"], os.environ["LAKELOOP_CDS_ARCHIVE"] = str(home), str(archive)
+    os.environ["SPARK_HOME"] = str(home)
     return home
 
 
