@@ -71,8 +71,8 @@ def java_command(
 
     C1 and the serial collector: a driver plans, it does not crunch, and both halve the CPU that a small run burns.
     Where it does crunch (no executors, a big table), ``spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=4`` brings
-    the full compiler back: the last option wins. ``archive`` is a class-data archive made with the image; the JVM ignores one
-    that does not fit its class path.
+    the full compiler back: the last option wins. ``archive`` is a class-data archive made with the image; the JVM
+    ignores one that does not fit its class path.
     """
     jars = sorted((home / "jars").glob("*.jar"), key=lambda jar: jar.name)
     extra = [part for part in conf.get("spark.driver.extraClassPath", "").split(":") if part]
