@@ -21,10 +21,10 @@ demo: up ## Everything from nothing to a served prediction; leaves the cluster u
 	PATH=$(STATE)/bin:$$PATH $(OPERATOR) python -m lakeloop.cli.demo --kubeconfig $(STATE)/kubeconfig
 
 up: tools ## A cluster with the platform and the operator (kind if a Docker engine answers, else localcluster)
-	$(LOCAL) platform
+	$(LOCAL) platform up
 
 down: tools ## The cluster and all that `make up` made, gone again
-	$(LOCAL) down
+	$(LOCAL) platform down
 
 status: tools ## What runs, and where its logs are
 	$(LOCAL) status

@@ -123,12 +123,25 @@ def binaries(names: tuple[str, ...]) -> None:
     click.echo(gobuild.ensure_binaries(names or gobuild.NAMES))
 
 
-@cli.command()
+@cli.group()
 def platform() -> None:
-    """All of `make up`: cluster and images side by side, then the charts."""
+    """The cluster with all of Lakeloop on it: `make up` and `make down`."""
+
+
+@platform.command("up")
+def platform_up() -> None:
+    """Cluster and images side by side, then the charts; safe to run twice."""
     from localcluster import platform as whole
 
     whole.up()
+
+
+@platform.command("down")
+def platform_down() -> None:
+    """Take away all that `platform up` made, but for caches."""
+    from localcluster import platform as whole
+
+    whole.down()
 
 
 @cli.group()

@@ -21,9 +21,12 @@ def use_kind(asked: bool | None, *, node_exists: bool, docker: bool) -> bool:
 def up(name: str, asked: bool | None = None) -> Layout:
     """Bring a cluster up; ``asked`` is True for kind, False for a node, None for what this machine offers."""
     place = layout(name)
-    if use_kind(asked, node_exists=place.cluster_file.exists(), docker=asked is None and kind.docker_answers()):
-        return kind.up(place)
-    return lifecycle.up(name)
+    return kind.up(place) if chosen(place, asked) else lifecycle.up(name)
+
+
+def chosen(place: Layout, asked: bool | None = None) -> bool:
+    """Whether ``up`` of this cluster goes by kind; see `use_kind`."""
+    return use_kind(asked, node_exists=place.cluster_file.exists(), docker=asked is None and kind.docker_answers())
 
 
 def runs_by_kind(place: Layout) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -26,6 +27,10 @@ NODE_FILES: Mapping[str, str] = {
 }
 
 
+# Someone else's apt-get, unattended-upgrades for one, is waited for.
+LOCK = ("-o", "DPkg::Lock::Timeout=300")
+
+
 def missing(files: Mapping[str, str], exists: Callable[[str], bool]) -> list[str]:
     """The packages whose files are not there; ``a|b`` means that one of the two will do."""
     return sorted({package for names, package in files.items() if not any(exists(name) for name in names.split("|"))})
@@ -33,7 +38,7 @@ def missing(files: Mapping[str, str], exists: Callable[[str], bool]) -> list[str
 
 def install_command(packages: list[str]) -> list[str]:
     """The command that installs ``packages`` without asking."""
-    return ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    return ["apt-get", "install", "--yes", "--no-install-recommends", *LOCK, *packages]
 
 
 def ensure(files: Mapping[str, str] = NODE_FILES) -> None:
@@ -41,7 +46,22 @@ def ensure(files: Mapping[str, str] = NODE_FILES) -> None:
 
     Raises LocalClusterError that names the packages.
     """
-    packages = missing(files, lambda name: Path(name).exists())
+    if not missing(files, _exists):
+        return
+    # apt-get refuses to run twice at once, and `make up` builds images beside the node.
+    handle = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _install(missing(files, _exists))
+    finally:
+        os.close(handle)
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists()
+
+
+def _install(packages: list[str]) -> None:
     if not packages:
         return
     command = install_command(packages)

@@ -5,6 +5,7 @@ Each part is one of this project's own commands, run as a user would run it, so 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from localcluster import clusters
 from localcluster.errors import LocalClusterError
-from localcluster.gobuild import ensure_binaries, module_dir
+from localcluster.gobuild import binary_dir, module_dir
 from localcluster.identity import DEFAULT_NAME
-from localcluster.layout import layout
+from localcluster.layout import checkout, layout
 from localcluster.output import say
+
+LOCAL = (sys.executable, "-m", "localcluster")
+CLIENTS = ("kubectl", "helm")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,21 @@ def side_by_side(lanes: Sequence[Sequence[Step]], root: Path, environment: Mappi
         raise failures[0]
 
 
+def lanes(by_kind: bool) -> list[list[Step]]:
+    """What can be done at once: programs and then the cluster on one side, images on the other.
+
+    kind brings its own Kubernetes: only what the charts are installed with is built then.
+    """
+    programs = CLIENTS if by_kind else ()
+    return [
+        [
+            Step("programs", [*LOCAL, "binaries", *programs]),
+            Step("cluster", [*LOCAL, "up", "--kind" if by_kind else "--no-kind"]),
+        ],
+        [Step("images", [*LOCAL, "images", "build", "--docker" if by_kind else "--buildah"])],
+    ]
+
+
 def link_tools(root: Path, binaries: Path) -> Path:
     """Puts kubectl, helm and the kubectl plugin into ``.lakeloop/bin``, for the user's PATH; returns that folder."""
     folder = root / ".lakeloop" / "bin"
@@ -99,19 +118,24 @@ def up(root: Path | None = None) -> None:
     """
     root = root or module_dir().parent
     started = time.monotonic()
-    binaries = ensure_binaries()
-    tools = link_tools(root, binaries)
+    tools = root / ".lakeloop" / "bin"
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
-    local = [sys.executable, "-m", "localcluster"]
-    side_by_side(
-        [[Step("cluster", [*local, "up"])], [Step("images", [*local, "images", "build"])]],
-        root,
-        environment,
-    )
-    run(Step("load", [*local, "images", "load"]), root, environment)
-    kubeconfig = root / ".lakeloop" / "kubeconfig"
-    profile = "kind" if clusters.runs_by_kind(layout(DEFAULT_NAME)) else "local"
-    install = ["kubectl-lakeloop", "up", "--profile", profile, "--kubeconfig", str(kubeconfig)]
-    install += ["--images", str(root / ".lakeloop" / "images.json")]
+    place = layout(DEFAULT_NAME, root)
+    by_kind = clusters.chosen(place)
+    side_by_side(lanes(by_kind), root, environment)
+    link_tools(root, binary_dir())
+    run(Step("load", [*LOCAL, "images", "load"]), root, environment)
+    install = ["kubectl-lakeloop", "up", "--profile", "kind" if by_kind else "local"]
+    install += ["--kubeconfig", str(place.kubeconfig), "--images", str(root / ".lakeloop" / "images.json")]
     run(Step("charts", uv_run("operator", *install)), root, environment)
-    say(f"up after {time.monotonic() - started:.0f} s. Next: export KUBECONFIG={kubeconfig} PATH={tools}:$PATH")
+    say(f"up after {time.monotonic() - started:.0f} s. Next: export KUBECONFIG={place.kubeconfig} PATH={tools}:$PATH")
+
+
+def down() -> None:
+    """The cluster and what `up` left in ``.lakeloop``, gone; caches of built programs and images stay."""
+    clusters.down(DEFAULT_NAME)
+    folder = checkout() / ".lakeloop"
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    (folder / "images.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # only if nothing else is in it
