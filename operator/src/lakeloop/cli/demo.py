@@ -4,6 +4,7 @@ Exit code 0 only when the served model answered, and answered what the same mode
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -129,9 +130,16 @@ def address(kubectl: Kubectl, service: str, namespace: str = NAMESPACE) -> str:
             f"Service {namespace}/{service} has no NodePort: install with --profile local or kind,"
             " or use kubectl port-forward"
         )
-    nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
-    host = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
-    return f"http://{host}:{ports[0]['nodePort']}"
+    node = json.loads(kubectl("get", "nodes", "-o", "json"))["items"][0]
+    return f"http://{node_host(node)}:{ports[0]['nodePort']}"
+
+
+def node_host(node: Mapping[str, Any]) -> str:
+    """Where this machine reaches a node's ports: its own address, but kind's through the ports that it maps."""
+    if str(node.get("spec", {}).get("providerID", "")).startswith("kind://"):
+        return "127.0.0.1"
+    addresses: Sequence[Mapping[str, str]] = node["status"]["addresses"]
+    return next(each["address"] for each in addresses if each["type"] == "InternalIP")
 
 
 def predict(url: str, features: Sequence[int]) -> tuple[list[int], str]:
@@ -147,12 +155,12 @@ def predict(url: str, features: Sequence[int]) -> tuple[list[int], str]:
 
 def by_hand(samples: Path, features: Sequence[int]) -> list[int]:
     """What the same model fitted on this machine answers."""
-    done = subprocess.run(  # noqa: S603
-        ["uv", "run", "--quiet", "--script", str(samples / "by_hand.py"), *map(str, features)],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    uv = os.environ.get("UV", "uv")  # `uv run`, by which this is started, says where it is
+    command = [uv, "run", "--quiet", "--script", str(samples / "by_hand.py"), *map(str, features)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError as error:
+        raise DemoError("by_hand.py needs uv, which is not on PATH: pip install uv") from error
     if done.returncode:
         raise DemoError(f"by_hand.py: {done.stderr.strip()}")
     answers: list[int] = json.loads(done.stdout)
