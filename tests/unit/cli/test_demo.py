@@ -38,7 +38,7 @@ def test_training_over(obj: Mapping[str, Any], over: bool) -> None:
 
 def test_a_failed_run_ends_the_demo_with_its_reason() -> None:
     failure = {"class": "Data", "reason": "ColumnNotFound", "message": "spec.dataset.target: no column 'x'"}
-    with pytest.raises(DemoError, match="run 3 failed: Data/ColumnNotFound: spec.dataset.target: no column 'x'"):
+    with pytest.raises(DemoError, match=r"run 3 failed: Data/ColumnNotFound: spec\.dataset\.target: no column 'x'"):
         training_over(job("Failed", run={"failure": failure}))
 
 
