@@ -30,13 +30,13 @@ status: tools ## What runs, and where its logs are
 	$(LOCAL) status
 
 ##@ Develop
-.PHONY: test lint unit integration e2e bench generate update-golden images tools format
+.PHONY: test lint unit integration e2e bench generate update-golden screenshots images tools format
 test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
 
 lint: tools ## ruff, mypy, import-linter, and drift of generated files
 	@for p in $(PROJECTS); do echo "── lint $$p"; $(RUN) --project $$p ruff check $$p; $(RUN) --project $$p ruff format --check $$p; (cd $$p && $(RUN) mypy); done
-	$(OPERATOR) ruff check --config operator/pyproject.toml tests benchmarks
-	$(OPERATOR) ruff format --check --config operator/pyproject.toml tests benchmarks
+	$(OPERATOR) ruff check --config operator/pyproject.toml tests benchmarks docs samples
+	$(OPERATOR) ruff format --check --config operator/pyproject.toml tests benchmarks docs samples
 	cd operator && $(RUN) lint-imports --config .importlinter
 	$(OPERATOR) python -m lakeloop.codegen --check
 
@@ -68,12 +68,15 @@ generate: tools ## CRDs, RBAC, values schema, API reference from the types
 update-golden: tools ## Rewrite the golden files of rendered manifests
 	UPDATE_GOLDEN=1 $(OPERATOR) pytest $(PYTEST) tests/unit tests/charts/test_golden.py --ignore tests/unit/trainer --ignore tests/unit/server
 
+screenshots: tools ## The pictures in docs/, from the cluster of `make demo` (needs chromium)
+	PATH=$(STATE)/bin:$$PATH $(OPERATOR) python docs/screenshots.py
+
 images: tools ## Build the images and load them into the cluster
 	$(LOCAL) images build && $(LOCAL) images load
 
 format: tools ## Format the code
 	@for p in $(PROJECTS); do $(RUN) --project $$p ruff check --fix -q $$p; $(RUN) --project $$p ruff format -q $$p; done
-	$(OPERATOR) ruff format -q --config operator/pyproject.toml tests benchmarks
+	$(OPERATOR) ruff format -q --config operator/pyproject.toml tests benchmarks docs samples
 
 tools: $(UV)
 $(STATE)/tools/bin/uv:

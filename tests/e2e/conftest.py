@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
@@ -29,14 +29,10 @@ class Platform:
         self.kubectl = Kubectl(kubeconfig)
         self.mlflow_url = address(self.kubectl, "mlflow", "lakeloop-platform")
         secret = self.kubectl.get("secret", "lakeloop-storage")["data"]
-        keys = {key: base64.b64decode(value).decode() for key, value in secret.items()}
-        self.s3 = boto3.client(
-            "s3",
-            endpoint_url=address(self.kubectl, "minio", "lakeloop-platform"),
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-            region_name="us-east-1",
-        )
+        self.keys = {key: base64.b64decode(value).decode() for key, value in secret.items()}
+        minio = address(self.kubectl, "minio", "lakeloop-platform")
+        self.delta = {**self.keys, "AWS_ENDPOINT_URL": minio, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+        """Storage options of the package `deltalake`."""
 
     def mlflow(self, method: str, path: str, /, **fields: Any) -> Mapping[str, Any]:
         """One call of MLflow's REST API below `/api/2.0/mlflow/`; the fields go as a query or as JSON."""
@@ -53,8 +49,6 @@ class Platform:
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
         """kubectl apply of one object."""
-        import subprocess
-
         done = subprocess.run(
             ["kubectl", "--kubeconfig", str(self.kubeconfig), "apply", "-f", "-"],
             input=yaml.safe_dump(dict(manifest)),
@@ -66,14 +60,17 @@ class Platform:
 
     def job(self, name: str, spec: Mapping[str, Any]) -> None:
         """Applies a TrainingJob."""
-        self.apply(
-            {
-                "apiVersion": "lakeloop.io/v1alpha1",
-                "kind": "TrainingJob",
-                "metadata": {"name": name, "namespace": NAMESPACE},
-                "spec": spec,
-            }
-        )
+        self.apply(manifest("TrainingJob", name, spec))
+
+    def secret(self, name: str, values: Mapping[str, str]) -> None:
+        """Applies a Secret."""
+        metadata = {"name": name, "namespace": NAMESPACE}
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)})
+
+    def warnings(self, name: str) -> set[str]:
+        """The reasons of the Warning events of an object of that name."""
+        words = ("get", "events", "--field-selector", f"type=Warning,involvedObject.name={name}", "-o", "json")
+        return {event["reason"] for event in json.loads(self.kubectl("-n", NAMESPACE, *words))["items"]}
 
     def until(
         self, kind: str, name: str, done: Callable[[Mapping[str, Any]], bool], timeout: float = 240
@@ -98,6 +95,12 @@ class Platform:
             self.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json")
         )["items"]
         return found
+
+
+def manifest(kind: str, name: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One of our objects in the demo namespace."""
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "lakeloop.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
 
 
 def until(

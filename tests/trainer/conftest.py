@@ -99,7 +99,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     folder = tmp_path_factory.mktemp("mlflow")
     lock = ROOT / "images/mlflow/uv.lock"
     environment = CACHE / "mlflow" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    uv = shutil.which("uv")
+    uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
         raise RuntimeError("uv is needed to install the MLflow server of images/mlflow")
     sync = [uv, "sync", "--quiet", "--project", str(lock.parent), "--frozen", "--no-dev"]
@@ -115,6 +115,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
             "--default-artifact-root", str(folder / "artifacts"),
         ],
         stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
     )  # fmt: skip
     found = MlflowServer(f"http://127.0.0.1:{port}")
     deadline = time.monotonic() + 120

@@ -30,7 +30,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    uv = shutil.which("uv")
+    uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is needed to start MLflow"
     command = [uv, "run", "--quiet", "--frozen", "--project", str(ROOT / "images/mlflow"), "mlflow", "server"]
     options = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--port={port}", "--host=127.0.0.1", "--workers=1"]
@@ -41,6 +41,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     log = (folder / "log").open("w")
     process = subprocess.Popen(
