@@ -11,7 +11,7 @@ import pytest
 from lakeloop_trainer import dataset, explain, metrics, split, tracking, training
 from lakeloop_trainer.dataset import Rows
 from lakeloop_trainer.failures import RunFailure
-from lakeloop_trainer.run_spec import Dataset, Objective, Split
+from lakeloop_trainer.run_spec import Dataset, Input, Objective, Split
 from sklearn import datasets, svm
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -281,7 +281,6 @@ def test_sides_and_rows_without_a_target() -> None:
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        pytest.param(arrow([], []), "EmptyTable", id="no rows"),
         pytest.param(arrow([None, None], [False, True]), "TargetAllNull", id="no target"),
         pytest.param(arrow([0, 1], [True, True]), "EmptyTable", id="nothing to train on"),
     ],
@@ -290,6 +289,20 @@ def test_rows_that_will_not_do(table: Any, reason: str) -> None:
     with pytest.raises(RunFailure) as caught:
         dataset.to_rows(table, ["a"], "t", {})
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "words"),
+    [
+        pytest.param(None, "spec.inputs[0].uri", "the table at s3a://lake/t has no rows", id="the whole table"),
+        pytest.param("SELECT * FROM t", "spec.dataset.query", "gives no rows", id="a query"),
+    ],
+)
+def test_no_rows_names_what_is_empty(query: str | None, field: str, words: str) -> None:
+    inputs = [Input(index=0, name="t", uri="s3a://lake/t", version=0, ingest=None)]
+    failure = dataset.no_rows(Dataset(query=query, features=None, target="y"), inputs)
+    assert (failure.reason, failure.field) == ("EmptyTable", field)
+    assert words in str(failure)
 
 
 def test_the_containers_limit(tmp_path: Path) -> None:

@@ -130,7 +130,17 @@ def read(spark: Any, dataset: Dataset, inputs: Sequence[Input], memory_bytes: in
         table = selected.toArrow()
     except Exception as error:
         raise classify(error, context) from error
+    if table.num_rows == 0:
+        raise no_rows(dataset, inputs)
     return to_rows(table, features, target, {name: found[name] for name in [*features, target]})
+
+
+def no_rows(dataset: Dataset, inputs: Sequence[Input]) -> RunFailure:
+    """What is wrong where there is nothing to learn from: the query, or the table where none is written."""
+    if dataset.query is not None:
+        return RunFailure("EmptyTable", "spec.dataset.query gives no rows", "spec.dataset.query")
+    field = f"{inputs[0].path}.uri"
+    return RunFailure("EmptyTable", f"{field}: the table at {inputs[0].uri} has no rows", field)
 
 
 def _selection(dataset: Dataset, found: Mapping[str, str], features: Sequence[str], target: str) -> list[str]:
@@ -168,9 +178,7 @@ def _guard_memory(selected: Any, types: Mapping[str, str], columns: Sequence[str
 
 
 def to_rows(table: Any, features: Sequence[str], target: str, types: Mapping[str, str]) -> Rows:
-    """Splits an Arrow table with the split's column into the two sides; raises EmptyTable, TargetAllNull."""
-    if table.num_rows == 0:
-        raise RunFailure("EmptyTable", "spec.dataset.query gives no rows", "spec.dataset.query")
+    """Splits an Arrow table with rows and the split's column into the two sides; raises EmptyTable, TargetAllNull."""
     known = table.filter(table.column(target).is_valid())
     if known.num_rows == 0:
         raise RunFailure("TargetAllNull", f"Every row's {target} is NULL", "spec.dataset.target")
