@@ -121,10 +121,18 @@ def scaling() -> World:
     return world
 
 
-def nothing_ready() -> World:
-    world = serving()
+def nothing_ready(replicas: int = 1) -> World:
+    world = serving(replicas=replicas)
     world.ready.clear()
     world.deaths[world.revision(1)] = Death("", "the server ended with exit code 137, OOMKilled", 9, True)
+    world.act()
+    return world
+
+
+def one_back() -> World:
+    world = nothing_ready(replicas=2)
+    world.deaths.clear()
+    world.ready[world.revision(1)] = 1
     world.act()
     return world
 
@@ -167,7 +175,7 @@ STATES = {
     ),
     "first-server-ready-others-to-come": Row(
         first_half_ready,
-        {"Ready": ("True", "Serving"), "Reconciling": ("True", "Scaling"), "GatesPassed": ("True", "Passed")},
+        {"Ready": ("False", "Scaling"), "Reconciling": ("True", "Scaling"), "GatesPassed": ("True", "Passed")},
     ),
     "roll-out-later": Row(
         later_rollout,
@@ -216,6 +224,10 @@ STATES = {
     "no-server-ready": Row(
         nothing_ready,
         {"Ready": ("False", "NoServerReady"), "Reconciling": ("True", "Scaling"), "GatesPassed": ("True", "Passed")},
+    ),
+    "one-server-back-after-none": Row(
+        one_back,
+        {"Ready": ("True", "Serving"), "Reconciling": ("True", "Scaling"), "GatesPassed": ("True", "Passed")},
     ),
     "scaled-to-zero": Row(to_zero, {"Ready": ("True", "ScaledToZero"), "GatesPassed": ("True", "Passed")}),
 }

@@ -17,6 +17,7 @@ from lakeloop.status.conditions import READY, RECONCILING, STALLED, SUSPENDED, W
 
 ROLLING_OUT: Final = "RollingOut"
 GATES_PASSED: Final = "GatesPassed"
+NO_SERVER_READY: Final = "NoServerReady"
 HISTORY_LIMIT: Final = 10
 REJECTED_LIMIT: Final = 10
 
@@ -59,7 +60,7 @@ def deployment_conditions(
     ]
     return conditions.summary(
         before,
-        _ready(state),
+        _ready(state, before),
         reconciling=reconciling,
         stalled=_stalled(state),
         others=others,
@@ -69,7 +70,7 @@ def deployment_conditions(
     )
 
 
-def _ready(state: State) -> Wanted:
+def _ready(state: State, before: Sequence[Condition] | None) -> Wanted:
     stalled = state.rejected if state.fixed or state.stable is None else None
     if stalled:
         return Wanted(READY, "False", *stalled)
@@ -82,8 +83,21 @@ def _ready(state: State) -> Wanted:
         return Wanted(READY, "True", "ScaledToZero", f"{state.stable} has no servers, as spec.replicas says")
     if state.ready == 0:
         told = f": {state.scaling}" if state.scaling else ""
-        return Wanted(READY, "False", "NoServerReady", f"no server of {state.stable} is ready{told}")
+        return Wanted(READY, "False", NO_SERVER_READY, f"no server of {state.stable} is ready{told}")
+    if state.ready < state.wanted and not _was_whole(before):
+        return Wanted(READY, "False", "Scaling", _missing(state))
     return Wanted(READY, "True", "Serving", f"serving {state.stable}")
+
+
+def _was_whole(before: Sequence[Condition] | None) -> bool:
+    """Whether the first roll-out came to its end once: from then on, one server that answers is enough."""
+    known = conditions.find(before, READY)
+    return known is not None and (known.status == "True" or known.reason == NO_SERVER_READY)
+
+
+def _missing(state: State) -> str:
+    told = f": {state.scaling}" if state.scaling else ""
+    return f"{state.ready} of {state.wanted} servers are ready{told}"
 
 
 def _stalled(state: State) -> Wanted | None:
@@ -99,8 +113,7 @@ def _reconciling(state: State) -> Wanted | None:
     if state.rolling_out:
         return Wanted(RECONCILING, "True", *state.rolling_out)
     if state.stable is not None and state.ready < state.wanted:
-        told = f": {state.scaling}" if state.scaling else ""
-        return Wanted(RECONCILING, "True", "Scaling", f"{state.ready} of {state.wanted} servers are ready{told}")
+        return Wanted(RECONCILING, "True", "Scaling", _missing(state))
     return None
 
 
