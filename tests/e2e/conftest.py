@@ -59,7 +59,8 @@ class Platform:
         assert done.returncode == 0, done.stderr
 
     def job(self, name: str, spec: Mapping[str, Any]) -> None:
-        """Applies a TrainingJob."""
+        """Applies a TrainingJob, new: what an earlier test run left of that name is over and would not run again."""
+        self.kubectl("-n", NAMESPACE, "delete", "trainingjob", name, "--ignore-not-found", "--wait=true")
         self.apply(manifest("TrainingJob", name, spec))
 
     def secret(self, name: str, values: Mapping[str, str]) -> None:
