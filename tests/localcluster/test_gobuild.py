@@ -38,8 +38,17 @@ def test_the_version_is_stamped_for_the_server_and_for_kubectl() -> None:
             assert f"-X {package}.{value}" in flags
 
 
+def test_helm_knows_itself_and_the_clusters_version() -> None:
+    flags = gobuild.ldflags("v1.34.4")
+    assert f"-X helm.sh/helm/v4/internal/version.version={gobuild.HELM_VERSION} " in flags
+    assert "-X helm.sh/helm/v4/pkg/chart/common.k8sVersionMajor=1 " in flags
+    assert "-X helm.sh/helm/v4/pkg/chart/common.k8sVersionMinor=34 " in flags
+
+
 def test_the_version_is_the_one_that_go_mod_locks() -> None:
-    assert f"k8s.io/kubernetes {gobuild.KUBERNETES_VERSION}" in (gobuild.module_dir() / "go.mod").read_text()
+    module = (gobuild.module_dir() / "go.mod").read_text()
+    assert f"k8s.io/kubernetes {gobuild.KUBERNETES_VERSION}" in module
+    assert f"helm.sh/helm/v4 {gobuild.HELM_VERSION}" in module
 
 
 def test_every_program_is_a_tool_of_the_module_or_in_it() -> None:

@@ -24,6 +24,13 @@ from localcluster.errors import LocalClusterError
 from localcluster.output import say
 
 KUBERNETES_VERSION = "v1.34.4"
+HELM_VERSION = "v4.0.4"
+# What `helm template` and `helm lint` take for the cluster's version where they ask none: 1.20 if nothing is stamped.
+_HELM_KUBERNETES = (
+    ("helm.sh/helm/v4/pkg/chart/common", "k8sVersion"),
+    ("helm.sh/helm/v4/pkg/chart/v2/lint/rules", "k8sVersion"),
+    ("helm.sh/helm/v4/internal/version", "kubeClientVersion"),
+)
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 
@@ -70,7 +77,7 @@ def cache_root() -> Path:
 
 
 def ldflags(version: str = KUBERNETES_VERSION) -> str:
-    """Linker flags: no symbol tables, and the version that ``kubectl version`` and the node report."""
+    """Linker flags: no symbol tables, and the versions that kubectl, the node and Helm report."""
     major, minor, _ = version.removeprefix("v").split(".")
     stamps = {
         "gitVersion": version,
@@ -80,6 +87,9 @@ def ldflags(version: str = KUBERNETES_VERSION) -> str:
         "gitCommit": version,
     }
     values = [f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in stamps.items()]
+    values.append(f"-X helm.sh/helm/v4/internal/version.version={HELM_VERSION}")
+    for package, variable in _HELM_KUBERNETES:
+        values += [f"-X {package}.{variable}Major={major}", f"-X {package}.{variable}Minor={minor}"]
     return " ".join(["-s", "-w", *values])
 
 
