@@ -33,11 +33,11 @@ def test_module_options_are_those_of_sparks_launcher() -> None:
     assert launcher - {derby_only} == {*MODULE_OPTIONS, *LEFT_OUT_OPTIONS}
 
 
-def test_the_archive_fits_the_class_path(spark: Any, spark_home: Path) -> None:
+def test_the_archive_fits_the_class_path(spark: Any) -> None:
     """A JVM that cannot use the archive says nothing and is slow: ask a running one what it mapped."""
     pid = spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
     mapped = Path(f"/proc/{pid}/maps").read_text()
-    assert str(spark_home / "spark.jsa") in mapped
+    assert os.environ["LAKELOOP_CDS_ARCHIVE"] in mapped
 
 
 def test_the_java_command_without_an_archive(tmp_path: Path) -> None:
