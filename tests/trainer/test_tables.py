@@ -199,8 +199,65 @@ def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) 
         spark.range(10).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(path))
     item = table_input(table, 0)
     dataset.register_views(spark, [item], {"points": 0})
-    for query in (f"SELECT * FROM delta.`{other}`", f"SELECT * FROM parquet.`{other}`", "SELECT * FROM elsewhere"):  # noqa: S608
-        with pytest.raises(RunFailure) as caught:
+
+    def asked(query: str) -> str:
+        try:
+            rows = dataset.read(spark, Dataset(query, None, "target", Split()), [item], PLENTY)
+        except RunFailure as failure:
+            return f"{failure.reason} {failure.field}"
+        return f"{len(rows.train_target) + len(rows.test_target)} rows"
+
+    spark.sql(f"CREATE TABLE left_over USING delta LOCATION '{other}'")  # a table that some catalog knows
+    no_table, no_query = "TableNotFound spec.dataset.query", "QueryFailed spec.dataset.query"
+    cases = {
+        # other tables, by whatever way
+        "SELECT * FROM delta.`OTHER`": no_table,
+        "SELECT * FROM parquet.`OTHER`": no_table,
+        "SELECT * FROM points WHERE feature IN (SELECT feature FROM delta.`OTHER`)": no_table,
+        "SELECT * FROM elsewhere": no_table,
+        "SELECT id AS feature, 1 AS target FROM table_changes_by_path('OTHER', 0)": no_query,
+        "SELECT * FROM left_over": no_query,
+        "SELECT feature, (SELECT max(target) FROM left_over) AS target FROM points": no_query,
+        "WITH a AS (SELECT * FROM left_over) SELECT p.* FROM points p JOIN a ON a.feature = p.feature": no_query,
+        # code, and the environment with its keys
+        "SELECT reflect('java.lang.System', 'getenv', 'PATH') AS feature, 1 AS target": no_query,
+        "SELECT java_method('java.lang.System', 'getenv', 'PATH') AS feature, 1 AS target": no_query,
+        "SELECT TRANSFORM(feature, target) USING 'cat' AS (feature, target) FROM points": no_query,
+        # statements
+        "INSERT INTO points VALUES (1, 1)": no_query,
+        "INSERT OVERWRITE DIRECTORY 'TMP/out' USING csv SELECT * FROM points": no_query,
+        "VACUUM 'OTHER'": no_query,
+        "RESTORE TABLE delta.`OTHER` TO VERSION AS OF 0": no_query,
+        "CREATE TABLE mine USING delta LOCATION 'OTHER'": no_query,
+        "SET spark.sql.runSQLOnFiles=true": no_query,
+        "BEGIN SET spark.sql.runSQLOnFiles=true; SELECT * FROM delta.`OTHER`; END": no_query,
+        "EXECUTE IMMEDIATE 'SELECT * FROM points'": no_query,
+        "SHOW TABLES": no_query,
+        "SELECT * FROM points; SELECT 1": no_query,
+        "SELECT 1 AS feature) UNION (SELECT 2": no_query,
+        "SELECT": no_query,
+        # queries
+        "TABLE points": "10 rows",
+        "SELECT * FROM points -- all of them\n;\n": "10 rows",
+        "FROM points |> WHERE feature > 1": "8 rows",
+        "WITH a AS (SELECT * FROM points) SELECT a.* FROM a JOIN points b ON a.feature = b.feature": "10 rows",
+        "SELECT p.feature, n.id % 2 AS target FROM points p, range(2) n ORDER BY 1 LIMIT 7": "7 rows",
+        "SELECT feature, (SELECT max(target) FROM points) AS target FROM points": "10 rows",
+        "SELECT * FROM points LATERAL VIEW explode(array(1, 2)) e AS twice": "20 rows",
+    }
+    found = {query: asked(query.replace("OTHER", str(other)).replace("TMP", str(tmp_path))) for query in cases}
+    assert found == cases
+    assert len(list((table / "_delta_log").glob("*.json"))) == 1
+    assert not (tmp_path / "out").exists()
+    assert spark.conf.get("spark.sql.runSQLOnFiles") == "false"
+    spark.sql("DROP TABLE left_over")
+
+
+def test_a_query_error_tells_the_line_that_the_user_wrote(spark: Any, tmp_path: Path) -> None:
+    table = tmp_path / "points"
+    spark.range(3).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(table))
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    for query in ("SELECT *,\n  featur FROM points", "SELECT *,\n  FROM WHERE points"):
+        with pytest.raises(RunFailure, match="line 2"):
             dataset.read(spark, Dataset(query, None, "target", Split()), [item], PLENTY)
-        assert caught.value.reason == "TableNotFound", query
-        assert caught.value.field == "spec.dataset.query"

@@ -13,6 +13,7 @@ from typing import Any
 
 from lakeloop_trainer import split as splitting
 from lakeloop_trainer.failures import Context, RunFailure, classify
+from lakeloop_trainer.query import open_query
 from lakeloop_trainer.run_spec import Dataset, Input
 from lakeloop_trainer.storage import as_spark_path
 
@@ -114,14 +115,10 @@ def read(spark: Any, dataset: Dataset, inputs: Sequence[Input], memory_bytes: in
     Raises:
         RunFailure: QueryFailed, ColumnNotFound, EmptyTable, TargetAllNull, DatasetTooLarge, …
     """
-    context = Context("Running spec.dataset.query", "QueryFailed", "spec.dataset.query", values_may_leak=False)
-    try:
-        result = spark.sql(query_of(dataset, inputs))
-        found = dict(result.dtypes)
-        if len(found) != len(result.columns):
-            raise RunFailure("QueryFailed", "spec.dataset.query gives two columns of one name", "spec.dataset.query")
-    except Exception as error:
-        raise classify(error, context) from error
+    result = open_query(spark, dataset.query, inputs) if dataset.query else spark.table(inputs[0].name)
+    found = dict(result.dtypes)
+    if len(found) != len(result.columns):
+        raise RunFailure("QueryFailed", "spec.dataset.query gives two columns of one name", "spec.dataset.query")
     features, target = choose_columns(dataset, found)
     selected = result.selectExpr(*_selection(dataset, found, features, target))
     context = Context("Reading the rows of spec.dataset.query", "QueryFailed", "spec.dataset.query")
