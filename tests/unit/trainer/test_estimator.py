@@ -93,6 +93,17 @@ def test_what_is_not_ambiguous(class_path: str, params: dict[str, Any]) -> None:
     assert {name: built[name] for name in params} == params
 
 
+def test_a_function_is_shown_by_its_name() -> None:
+    """Its ``repr`` has an address in it: a second attempt would bring MLflow another value."""
+    steps = [
+        Step("sklearn.feature_selection.SelectKBest", {"k": 1}),
+        Step("sklearn.linear_model.LogisticRegression", {}),
+    ]
+    assert effective_params(build(steps))["0.score_func"] == (
+        "sklearn.feature_selection._univariate_selection.f_classif"
+    )
+
+
 def test_lists_become_tuples_where_tuples_are_meant() -> None:
     from sklearn.feature_extraction.text import CountVectorizer
 

@@ -148,12 +148,19 @@ def _as_tuple(value: Any, accepted: object) -> Any:
 
 
 def effective_params(pipeline: Any) -> dict[str, Any]:
-    """Every parameter of every step, defaults too, as ``<step index>.<name>``."""
+    """Every parameter of every step, defaults too, as ``<step index>.<name>``: the same in every process."""
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": _shown(value)
         for name, step in pipeline.steps
         for key, value in sorted(step.get_params(deep=False).items())
     }
+
+
+def _shown(value: Any) -> Any:
+    """A function by its name: its ``repr`` is of one process, and MLflow takes no second value for a parameter."""
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value
 
 
 def pipeline_code(steps: Sequence[Step], pipeline: Any) -> str:
