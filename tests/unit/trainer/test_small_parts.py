@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -187,14 +189,22 @@ def test_progress_is_written_at_each_stage_and_at_the_end() -> None:
     assert written[-1]["inputs"] == [{"name": "events", "version": 4}]
 
 
-def test_progress_that_cannot_be_written_stops_nothing() -> None:
-    def write(_value: str) -> None:
-        raise OSError("403 Forbidden")
+@pytest.mark.parametrize("error", [OSError("403 Forbidden"), http.client.BadStatusLine("")], ids=type)
+def test_progress_that_cannot_be_written_stops_nothing(error: Exception) -> None:
+    written: list[str] = []
+
+    def write(value: str) -> None:
+        written.append(value)
+        if len(written) == 1:
+            raise error
 
     progress = Progress("uid", 1, write)
+    deadline = time.monotonic() + 10
+    while not written and time.monotonic() < deadline:
+        time.sleep(0.01)
     progress.stage("Reading", 30)
     progress.close()
-    assert json.loads(progress.value())["stage"] == "Reading"
+    assert json.loads(written[-1])["stage"] == "Reading"
 
 
 def test_outside_a_cluster_there_is_no_pod_to_write_to(tmp_path: Path) -> None:

@@ -120,6 +120,6 @@ class Progress:
             try:
                 if self._write is not None:
                     self._write(value)
-            except OSError as error:
-                log.warning("progress not written: %s", error)
+            except Exception as error:  # of the network, of HTTP, of TLS: the next one may get through
+                log.warning("progress not written: %r", error)
             written = time.monotonic()
