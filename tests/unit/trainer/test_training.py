@@ -202,6 +202,24 @@ def test_requirements_are_pinned_from_what_is_installed() -> None:
     assert all(item.partition("==")[2] for item in found)
 
 
+def test_the_signature_knows_nulls_that_the_first_rows_do_not_have() -> None:
+    features = pd.DataFrame(
+        {
+            "always": np.arange(20, dtype="int32"),
+            "late": [1.0] * 19 + [np.nan],
+            "yes": pd.Series([True] * 19 + [None], dtype=object),
+            "name": pd.Series([None] * 12 + ["a"] * 8, dtype="str"),
+        }
+    )
+    found = tracking.signature_of(features, np.array([0, 1])).inputs
+    assert {column.name: (column.type.name, column.required) for column in found.inputs} == {
+        "always": ("integer", True),
+        "late": ("double", False),
+        "yes": ("boolean", False),
+        "name": ("string", False),
+    }
+
+
 FOUND = {"id": "bigint", "tenure": "int", "day": "date", "churned": "boolean"}
 
 

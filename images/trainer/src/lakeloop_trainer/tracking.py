@@ -68,13 +68,21 @@ class Tracker:
         run = self.client.get_run(run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._artifact_uri = str(run.info.artifact_uri)
+        self._params: Mapping[str, str] = run.data.params
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="mlflow")
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Logs parameters; a retry that brings the same values changes nothing."""
+        """Logs the parameters that the run does not have yet.
+
+        MLflow takes no second value for one: a retry with another image, say, would fail for what an earlier attempt
+        logged.
+        """
         from mlflow.entities import Param
 
-        found = [Param(_key(name), str(value)[:MAX_PARAM]) for name, value in params.items()]
+        wanted = {_key(name): str(value)[:MAX_PARAM] for name, value in params.items()}
+        for name in sorted(key for key, value in wanted.items() if self._params.get(key, value) != value):
+            log.warning("the parameter %s is that of an earlier attempt", name)
+        found = [Param(name, value) for name, value in wanted.items() if name not in self._params]
         for start in range(0, len(found), BATCH):
             self.client.log_batch(self.run_id, params=found[start : start + BATCH])
 
@@ -142,21 +150,19 @@ class Tracker:
             path.write_text(json.dumps(document, indent=2))
             self.artifacts({name: path})
 
-    def model(self, pipeline: Any, example: Any, params: Mapping[str, object], steps: Sequence[str]) -> LoggedModel:
+    def model(self, pipeline: Any, features: Any, params: Mapping[str, object], steps: Sequence[str]) -> LoggedModel:
         """Logs the fitted pipeline with signature, input example, pinned requirements and digest.
 
-        ``example``: a few rows of features. ``steps``: the classes' dotted paths. What ``mlflow.sklearn.log_model``
-        does, without its look-ups of requirements and its second load of the model.
+        ``features``: the training rows. ``steps``: the classes' dotted paths. What ``mlflow.sklearn.log_model`` does,
+        without its look-ups of requirements and its second load of the model.
         """
         import mlflow.sklearn
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-        from mlflow.models import Model, infer_signature
+        from mlflow.models import Model
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        with warnings.catch_warnings():
-            # integers without NULLs are integers: the rows say so, and the query can make them DOUBLE
-            warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
-            signature = infer_signature(example, pipeline.predict(example))
+        example = features.head(EXAMPLE_ROWS)
+        signature = signature_of(features, pipeline.predict(example))
         found, trusted = serialization(pipeline)
         logged = self.client.create_logged_model(
             experiment_id=self._experiment_id,
@@ -194,6 +200,24 @@ class Tracker:
         self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         return LoggedModel(logged.model_id, location, digest, signature=signature is not None)
+
+
+def signature_of(features: Any, predicted: Any) -> Any:
+    """The signature of a model that learned from these features: a column that had NULLs may have them again.
+
+    MLflow looks at every value, which takes a minute for a million rows of text: it gets the first rows and, of each
+    column, a row with a value and one without.
+    """
+    from mlflow.models import infer_signature
+
+    rows = set(range(min(EXAMPLE_ROWS, len(features))))
+    for index in range(features.shape[1]):
+        absent = features.iloc[:, index].isna().to_numpy()
+        rows |= {int(absent.argmax()), int(absent.argmin())}
+    with warnings.catch_warnings():
+        # integers without NULLs are integers: the rows say so, and the query can make them DOUBLE
+        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+        return infer_signature(features.iloc[sorted(rows)], predicted)
 
 
 def serialization(pipeline: Any) -> tuple[str, list[str]]:
