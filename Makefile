@@ -37,6 +37,7 @@ lint: tools ## ruff, mypy, import-linter, and drift of generated files
 	@for p in $(PROJECTS); do echo "── lint $$p"; $(RUN) --project $$p ruff check $$p; $(RUN) --project $$p ruff format --check $$p; (cd $$p && $(RUN) mypy); done
 	$(OPERATOR) ruff check --config operator/pyproject.toml tests benchmarks docs samples
 	$(OPERATOR) ruff format --check --config operator/pyproject.toml tests benchmarks docs samples
+	cd benchmarks && $(RUN) --project ../operator mypy --config-file ../operator/pyproject.toml $$(ls *.py | grep -v server_bench)
 	cd operator && $(RUN) lint-imports --config .importlinter
 	$(OPERATOR) python -m lakeloop.codegen --check
 
@@ -59,8 +60,8 @@ e2e: up ## A real node: the samples and documented commands as written, the imag
 	$(RUN) --project localcluster pytest $(PYTEST) -m images tests/images
 	$(RUN) --project localcluster pytest -q -m node tests/localcluster
 
-bench: tools ## Ratios against what a user would pick instead
-	$(RUN) --project images/model-server python benchmarks/server_bench.py
+bench: up ## Speed and memory beside what a user would pick instead; BENCH="submit --write docs/benchmarks.md"
+	PATH=$(STATE)/bin:$$PATH UV=$(UV) $(OPERATOR) python benchmarks/run_all.py $(BENCH)
 
 generate: tools ## CRDs, RBAC, values schema, API reference from the types
 	$(OPERATOR) python -m lakeloop.codegen

@@ -3,13 +3,11 @@
     uv run --project images/model-server python benchmarks/server_bench.py [--seconds 5] [--rounds 3]
 
 Rounds alternate between the two servers, so that what else the machine does hits both. Printed are medians over the
-rounds, and ratios in which more than 1 means that Lakeloop is better. One worker process each.
+rounds, and ratios in which more than 1 means that Lakeloop is better. One worker process each. Needs no cluster.
 """
 
-import argparse
 import asyncio
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -17,6 +15,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+from report import Report, Row, arguments, finish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -85,10 +85,11 @@ def _memory_mib(process: Process) -> float:
 
 def main() -> None:
     """Runs the comparison and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    report = Report("server", notes=[f"Model server: {options.rounds} rounds of {options.seconds:.0f} s each."])
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         root = Path(folder)
         save_classifier(root / "model")
@@ -103,17 +104,16 @@ def main() -> None:
             )
             processes[name] = stack.enter_context(context)
             starts[name] = time.perf_counter() - started
-        print(f"{platform.platform()}, {platform.python_version()}, {options.rounds} rounds of {options.seconds} s")
-        print(f"{'':28}{'lakeloop':>12}{'mlflow':>12}{'ratio':>8}")
-        _line("start to first 200, s", starts["lakeloop"], starts["mlflow"], starts["mlflow"] / starts["lakeloop"])
+        report.rows.append(_row("start to first 200", "s", starts["lakeloop"], starts["mlflow"]))
         for rows in ROWS:
             for callers in CALLERS:
-                _compare(processes, rows, callers, options.rounds, options.seconds)
+                report.rows += _compare(processes, rows, callers, options.rounds, options.seconds)
         ours, theirs = _memory_mib(processes["lakeloop"]), _memory_mib(processes["mlflow"])
-        _line("memory (PSS), MiB", ours, theirs, theirs / ours)
+        report.rows.append(_row("memory (PSS)", "MiB", ours, theirs))
+    finish(report, options.json)
 
 
-def _compare(processes: dict[str, Process], rows: int, callers: int, rounds: int, seconds: float) -> None:
+def _compare(processes: dict[str, Process], rows: int, callers: int, rounds: int, seconds: float) -> list[Row]:
     request = _request(rows)
     found: dict[str, list[Measured]] = {name: [] for name in processes}
     for process in processes.values():
@@ -122,14 +122,16 @@ def _compare(processes: dict[str, Process], rows: int, callers: int, rounds: int
         for name, process in processes.items():
             found[name].append(asyncio.run(_measure(process.port, request, callers, seconds)))
     ours, theirs = _median(found["lakeloop"]), _median(found["mlflow"])
-    what = f"{rows} rows, {callers} callers"
-    _line(f"{what}, req/s", ours.rate, theirs.rate, ours.rate / theirs.rate)
-    _line(f"{what}, p50 ms", ours.p50, theirs.p50, theirs.p50 / ours.p50)
-    _line(f"{what}, p99 ms", ours.p99, theirs.p99, theirs.p99 / ours.p99)
+    what = f"{rows} row{'s' if rows > 1 else ''}, {callers} caller{'s' if callers > 1 else ''}"
+    return [
+        _row(what, "requests/s", ours.rate, theirs.rate, more_is_better=True),
+        _row(f"{what}, p50", "ms", ours.p50, theirs.p50),
+        _row(f"{what}, p99", "ms", ours.p99, theirs.p99),
+    ]
 
 
-def _line(what: str, ours: float, theirs: float, ratio: float) -> None:
-    print(f"{what:28}{ours:12.2f}{theirs:12.2f}{ratio:8.2f}", flush=True)
+def _row(what: str, unit: str, ours: float, theirs: float, *, more_is_better: bool = False) -> Row:
+    return Row(f"model server, {what}", unit, ours, theirs, "mlflow models serve", more_is_better=more_is_better)
 
 
 if __name__ == "__main__":
