@@ -116,6 +116,26 @@ def test_an_idle_connection_does_not_hold_the_server_past_its_deadline(saved: Sa
         assert 1.5 < time.monotonic() - started < 6
 
 
+def test_whoever_comes_while_the_proxies_still_send_is_answered_and_no_connection_is_kept(
+    saved: Saved, tmp_path: Path
+) -> None:
+    with (
+        serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_DRAIN_LEAST_SECONDS="2") as process,
+        httpx.Client() as kept,
+    ):
+        assert "connection" not in kept.post(f"{process.url}/invocations", json=FRAME).headers
+        started = time.monotonic()
+        process.popen.terminate()
+        poll(lambda: httpx.get(f"{process.url}/ping").status_code == 503)
+        assert kept.post(f"{process.url}/invocations", json=FRAME).headers["connection"] == "close"
+        assert time.monotonic() - started < 1.5
+        # Nobody is connected now, for longer than a server waits that nobody may be sent to any more.
+        poll(lambda: time.monotonic() - started > 1.5)
+        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        assert process.popen.wait(10) == 0
+        assert 2 <= time.monotonic() - started < 5
+
+
 def test_oversized_bodies_are_refused_and_the_server_lives(saved: Saved, tmp_path: Path) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(100):

@@ -16,7 +16,7 @@ def test_defaults_are_those_of_the_contract() -> None:
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
-    names = ("WORKERS", "MAX_BODY_BYTES", "MODEL_DIGEST", "DRAIN_SECONDS", "PORT", "MODEL_DIR")
+    names = ("WORKERS", "MAX_BODY_BYTES", "MODEL_DIGEST", "DRAIN_SECONDS", "DRAIN_LEAST_SECONDS", "PORT", "MODEL_DIR")
     assert Settings.from_env(LEAST | {f"LAKELOOP_{name}": "" for name in names}) == Settings.from_env(LEAST)
 
 

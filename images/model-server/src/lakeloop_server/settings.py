@@ -27,6 +27,7 @@ class Settings:
     workers: int = 1
     max_body_bytes: int = 16 * 1024 * 1024
     drain_seconds: float = 20.0
+    drain_least_seconds: float = 0.0
     host: str = "0.0.0.0"  # noqa: S104 - a pod's own address is not known before it runs
     port: int = 8080
     threads: int = 2
@@ -55,6 +56,7 @@ class Settings:
             workers=_number(env, "LAKELOOP_WORKERS", 1, 1, 64),
             max_body_bytes=_number(env, "LAKELOOP_MAX_BODY_BYTES", 16 * 1024 * 1024, 1, 2**40),
             drain_seconds=_number(env, "LAKELOOP_DRAIN_SECONDS", 20, 0, 3600),
+            drain_least_seconds=_number(env, "LAKELOOP_DRAIN_LEAST_SECONDS", 0, 0, 3600),
             host=env.get("LAKELOOP_HOST") or cls.host,
             port=_number(env, "LAKELOOP_PORT", 8080, 0, 65535),
             threads=_number(env, "LAKELOOP_THREADS", 2, 1, 256),

@@ -45,6 +45,6 @@ def serve(
     if parent.recv(len(GO)) != GO:
         os._exit(1)
     predictor = Predictor(settings.threads, settings.max_queue, settings.request_timeout_seconds, metrics)
-    drain = Drain(settings.drain_seconds)
+    drain = Drain(settings.drain_seconds, settings.drain_least_seconds)
     application = Api(model, warnings, settings, predictor, metrics).build(drain)
     serving.run(application, sock, drain, parent)

@@ -33,7 +33,7 @@ from lakeloop.status.deployment import (
 RETRY: Final = "lakeloop.io/retry"
 SETTLE_SECONDS: Final = 2.0
 """From a change of what the Service selects until every node's proxy has followed. A server that is taken away answers
-for another `PRESTOP_SECONDS`, so that this need not be the worst case."""
+for another `DRAIN_LEAST_SECONDS`, so that this need not be the worst case."""
 LOOK_AGAIN_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 10.0
 

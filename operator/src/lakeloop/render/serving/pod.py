@@ -15,9 +15,10 @@ from lakeloop.settings import Settings
 
 COMMAND: Final = "/opt/venv/bin/lakeloop-server"
 GRACE_SECONDS: Final = 30
-PRESTOP_SECONDS: Final = 5
-"""Between the deletion of a pod and SIGTERM: by then no proxy sends it anything new."""
-DRAIN_SECONDS: Final = 20
+DRAIN_LEAST_SECONDS: Final = 5
+"""After the deletion of a pod its server answers for so long whoever comes: by then no proxy sends it anything new.
+No preStop hook: the server would not know that it is going, and callers who keep their connections would stay."""
+DRAIN_SECONDS: Final = 25
 CA_FOLDER: Final = "/etc/lakeloop/storage-ca"
 DEFAULT_RESOURCES: Final[Mapping[str, Mapping[str, str]]] = {
     "requests": {"cpu": "100m", "memory": "512Mi"},
@@ -119,7 +120,6 @@ def _container(spec: EffectiveDeploymentSpec, source: ModelSource, settings: Set
         "startupProbe": _probe("/ping", period=1, failures=LONGEST_LOAD_SECONDS),
         "readinessProbe": _probe("/ping", period=2, failures=2),
         "livenessProbe": _probe("/live", period=10, failures=3),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "volumeMounts": [
@@ -158,6 +158,7 @@ def _environment(
         "LAKELOOP_SIGNATURE_REQUIRED": str(bool(spec.gates.signature.required)).lower(),
         "LAKELOOP_WORKERS": str(workers),
         "LAKELOOP_DRAIN_SECONDS": str(DRAIN_SECONDS),
+        "LAKELOOP_DRAIN_LEAST_SECONDS": str(DRAIN_LEAST_SECONDS),
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path" if path_style else "virtual",
         **({"AWS_CA_BUNDLE": f"{CA_FOLDER}/ca.crt"} if _ca_secret(spec) else {}),
     }
