@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import quickstart
-from cluster import BenchError, Cluster, Seen, Watch, labelled, named, training_over
+from cluster import STAMP, BenchError, Cluster, Seen, Watch, labelled, named, run, training_over
 from report import Report, Row, Split, arguments, finish, median_parts, say, spread
 
 from lakeloop.cli.demo import address, condition, fresh
@@ -27,6 +27,7 @@ NAMESPACE = "lakeloop-bench-alias"
 MODEL = "lakeloop-bench-alias"
 NAME = "served"
 ALIAS = "champion"
+TRAINED = f"trained-{STAMP}"
 PAUSE_SECONDS = 0.02
 TIMEOUT = 120.0
 
@@ -101,8 +102,8 @@ def serves(version: int) -> Any:
 def two_versions(cluster: Cluster) -> tuple[int, int]:
     """Trains once, and registers the same files again under the next number."""
     with cluster.watch("TrainingJob") as jobs:
-        cluster.create("TrainingJob", "trained", quickstart.spec("trained", MODEL))
-        job = jobs.until(lambda seen: named("trained")(seen) and training_over(seen), 300.0, "the training")
+        cluster.create("TrainingJob", TRAINED, quickstart.spec(TRAINED, MODEL))
+        job = jobs.until(lambda seen: named(TRAINED)(seen) and training_over(seen), 300.0, "the training")
     number = int(job.obj["status"]["run"]["model"]["version"])
     first = cluster.mlflow("GET", "model-versions/get", name=MODEL, version=str(number))["model_version"]
     again = {key: first[key] for key in ("source", "run_id", "model_id") if first.get(key)}
@@ -205,9 +206,9 @@ def main() -> None:
             found = measure(cluster, options.moves)
         finally:
             cluster.forget_model(MODEL)
-            cluster.forget_experiment(f"{NAMESPACE}/trained")
+            cluster.forget_experiment(f"{NAMESPACE}/{TRAINED}")
     finish(found, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

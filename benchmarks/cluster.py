@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sys
 import threading
 import time
 import urllib.error
@@ -31,11 +32,22 @@ PLURALS = {"TrainingJob": "trainingjobs", "ModelDeployment": "modeldeployments"}
 LONGEST_WATCH_SECONDS = 3600
 GONE_SECONDS = 120.0
 
+STAMP = f"{int(time.time()):x}"
+"""In the names of TrainingJobs: MLflow keeps the name of a deleted experiment, so that the next run needs another."""
+
 Object = Mapping[str, Any]
 
 
 class BenchError(Exception):
     """A benchmark cannot go on; the message says what was seen last."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls it; what went wrong is one line, and exit code 1."""
+    try:
+        main()
+    except (BenchError, DemoError) as error:
+        sys.exit(f"failed: {error}")
 
 
 @dataclass(frozen=True)

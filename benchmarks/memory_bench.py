@@ -9,7 +9,7 @@ container. Run it last: what the operator did before is in it.
 import time
 from contextlib import suppress
 
-from cluster import Cluster, OperatorUse, operator_use
+from cluster import Cluster, OperatorUse, operator_use, run
 from report import Report, Row, arguments, finish, number
 
 from lakeloop.cli.demo import DemoError
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

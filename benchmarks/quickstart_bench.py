@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import quickstart
-from cluster import Cluster, Seen, Watch, labelled, named, pod_phase, training_over
+from cluster import STAMP, Cluster, Seen, Watch, labelled, named, pod_phase, run, training_over
 from report import Report, Row, Split, arguments, finish, median_parts, say, spread
 
 NAMESPACE = "lakeloop-bench-quickstart"
@@ -136,7 +136,7 @@ def main() -> None:
         try:
             with cluster.watch("TrainingJob") as jobs, cluster.watch_pods() as pods:
                 for number in range(options.rounds):
-                    name = f"quickstart-{number}"
+                    name = f"quickstart-{STAMP}-{number}"
                     runs.append(train(cluster, jobs, pods, name, MODEL))
                     say(f"round {number}: {runs[-1].seconds:.1f} s from driver started to model registered")
                     cluster.delete("TrainingJob", name)
@@ -145,9 +145,9 @@ def main() -> None:
         finally:
             cluster.forget_model(MODEL)
             for number in range(options.rounds):
-                cluster.forget_experiment(f"{NAMESPACE}/quickstart-{number}")
+                cluster.forget_experiment(f"{NAMESPACE}/quickstart-{STAMP}-{number}")
     finish(report(runs), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

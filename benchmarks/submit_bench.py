@@ -23,7 +23,20 @@ from typing import Any
 
 import quickstart
 import yaml
-from cluster import KUBECONFIG, ROOT, BenchError, Cluster, OperatorUse, Watch, labelled, named, operator_use, run_of
+from cluster import (
+    KUBECONFIG,
+    ROOT,
+    STAMP,
+    BenchError,
+    Cluster,
+    OperatorUse,
+    Watch,
+    labelled,
+    named,
+    operator_use,
+    run,
+    run_of,
+)
 from report import Report, Row, Split, arguments, finish, median_parts, number, say, spread
 
 NAMESPACE = "lakeloop-bench-submit"
@@ -194,7 +207,7 @@ def main() -> None:
             before = operator_use(cluster)
             with cluster.watch("TrainingJob") as jobs, cluster.watch_pods() as pods:
                 for number_ in range(options.rounds + 1):
-                    job, pod = f"submit-{number_}", f"spark-submit-{number_}"
+                    job, pod = f"submit-{STAMP}-{number_}", f"spark-submit-{number_}"
                     experiments.append(f"{NAMESPACE}/{job}")
                     parts = declare(cluster, jobs, pods, job)
                     submission = submit(command, cluster, pods, pod, settings)
@@ -212,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
