@@ -17,7 +17,7 @@ from typing import Any
 
 import kopf
 
-from lakeloop.adapters import logs
+from lakeloop.adapters import logs, nesting
 from lakeloop.adapters.clock import SystemClock
 from lakeloop.adapters.delta_log import S3DeltaLog
 from lakeloop.adapters.http_server import HttpServer
@@ -56,6 +56,7 @@ def main() -> None:
         print(f"lakeloop-operator: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     logs.configure(numeric_level(settings), settings.log_format)
+    nesting.take_what_the_api_server_takes()
     raise SystemExit(asyncio.run(run(settings, secret)))
 
 

@@ -14,6 +14,7 @@ from fake_registry import FakeRegistry
 from kubectl import Kubectl, eventually
 from operator_process import SECRET, OperatorProcess
 
+from builders import TRAINING_SPEC
 from lakeloop.adapters.webhook import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from lakeloop.codegen.rbac import rules
 from localcluster.apiserver import ApiServer
@@ -236,6 +237,29 @@ def test_what_the_chart_grants_is_enough(
         assert process.terminate() == 0
     said = [each["message"] for each in process.records()]
     assert not [each for each in said if "forbidden" in each.lower()]
+
+
+@pytest.mark.parametrize("depth", [900, 9_000])
+def test_an_object_that_is_nested_without_end_ends_nothing(start: Start, kubectl: Kubectl, depth: int) -> None:
+    """The API server stores 10,000 levels; Python's JSON decoder gave up at 1,000, and the watch of all with it."""
+    process = start()
+    process.wait_until_leading()
+    job = {
+        "apiVersion": "lakeloop.io/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "deep"},
+        "spec": {**TRAINING_SPEC, "estimator": {"steps": [{"class": "a.B", "params": {"x": "@"}}]}},
+    }
+    path = f"/apis/lakeloop.io/v1alpha1/namespaces/{kubectl.namespace}/trainingjobs"
+    text = json.dumps(job).replace('"@"', '{"a":' * depth + "1" + "}" * depth)
+    kubectl("create", "--raw", path, "-f", "-", stdin=text)
+    jsonpath = 'jsonpath={.status.conditions[?(@.type=="Stalled")].message}'
+    told = "spec.estimator.steps[0].params.x: is nested more than 64 levels deep"
+    eventually(lambda: told in kubectl("get", "tj", "deep", "-o", jsonpath), seconds=20)
+    kubectl.apply(deployment())
+    eventually(lambda: revision(kubectl) == "1", seconds=20)
+    assert process.ended() is None
+    kubectl("delete", "tj", "deep", "--timeout=10s")
 
 
 def test_kopf_writes_nothing(start: Start, kubectl: Kubectl) -> None:

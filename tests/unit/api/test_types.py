@@ -148,3 +148,16 @@ def test_parsed_objects_cannot_be_changed() -> None:
     job = training_job()
     with pytest.raises(ValueError, match="frozen"):
         job.spec.suspend = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("depth", [100, 9_000])
+def test_what_is_nested_too_deep_is_refused_by_its_field(depth: int) -> None:
+    nested: Any = 1
+    for _ in range(depth):
+        nested = {"a": nested}
+    steps = [{"class": "sklearn.linear_model.Ridge", "params": {"x": nested}}]
+    with pytest.raises(InvalidObject) as caught:
+        parse_training_job(training_job_dict(estimator={"steps": steps}))
+    assert str(caught.value) == "spec.estimator.steps[0].params.x: is nested more than 64 levels deep: write it flatter"
+    with pytest.raises(InvalidObject, match=r"spec\.server\.template"):
+        parse_model_deployment(model_deployment_dict(server={"template": nested}))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import click
 from kubernetes import client, config
 
+from lakeloop.adapters import nesting
+
 GROUP, VERSION = "lakeloop.io", "v1alpha1"
 KINDS = ("trainingjobs", "modeldeployments")
 FINALIZER = "lakeloop.io/cleanup"
@@ -139,6 +141,7 @@ class _Cluster:
 @click.option("--timeout", type=float, default=60, show_default=True, help="Seconds to wait for the operator's end.")
 def main(operator_namespace: str, namespaces: tuple[str, ...], timeout: float) -> None:
     """Stop the operator and take its finalizer off all objects."""
+    nesting.take_what_the_api_server_takes()
     objects = _Cluster()
     try:
         stop_operator(objects, operator_namespace, timeout)

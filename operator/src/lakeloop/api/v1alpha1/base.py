@@ -10,6 +10,8 @@ from pydantic.config import JsonDict
 CEL_RULES = "x-kubernetes-validations"
 DOCUMENTED_DEFAULT = "x-lakeloop-default"
 """Marks what the reference says a field defaults to, where no constant can say it. Left out of the CRD."""
+MAX_DEPTH = 64
+"""Levels that `spec` may be nested, where the schema leaves the shape open. pydantic gives up at 255."""
 
 
 class InvalidObject(ValueError):
@@ -67,6 +69,23 @@ def with_known_metadata(obj: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(metadata, Mapping):
         metadata = {key: value for key, value in metadata.items() if key in known}
     return {**obj, "metadata": metadata}
+
+
+def check_depth(obj: Mapping[str, Any]) -> None:
+    """Raises InvalidObject where `spec` is nested more than MAX_DEPTH levels. Does not recurse itself."""
+    waiting: list[tuple[Any, tuple[int | str, ...]]] = [(obj.get("spec"), ("spec",))]
+    while waiting:
+        value, location = waiting.pop()
+        if len(location) > MAX_DEPTH:
+            raise InvalidObject(
+                field_path(location[:6]), f"is nested more than {MAX_DEPTH} levels deep: write it flatter"
+            )
+        if isinstance(value, Mapping):
+            waiting += [
+                (item, (*location, str(key))) for key, item in value.items() if isinstance(item, Mapping | list)
+            ]
+        elif isinstance(value, list):
+            waiting += [(item, (*location, at)) for at, item in enumerate(value) if isinstance(item, Mapping | list)]
 
 
 def field_path(location: tuple[int | str, ...]) -> str:

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lakeloop.api.v1alpha1 import API_VERSION
-from lakeloop.api.v1alpha1.base import ApiModel, ObjectMeta, default_text, rule, rules, with_known_metadata
+from lakeloop.api.v1alpha1.base import (
+    ApiModel,
+    ObjectMeta,
+    check_depth,
+    default_text,
+    rule,
+    rules,
+    with_known_metadata,
+)
 from lakeloop.api.v1alpha1.common import (
     Alias,
     AnyQuantity,
@@ -250,4 +258,5 @@ def parse_model_deployment(obj: Mapping[str, Any], *, strict: bool = False) -> M
 
     `strict` refuses unknown fields below `spec` and `status` too.
     """
+    check_depth(obj)
     return ModelDeployment.parse(with_known_metadata(obj), strict=strict)

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lakeloop.api.v1alpha1 import API_VERSION
-from lakeloop.api.v1alpha1.base import ApiModel, ObjectMeta, default_text, list_map, rule, rules, with_known_metadata
+from lakeloop.api.v1alpha1.base import (
+    ApiModel,
+    ObjectMeta,
+    check_depth,
+    default_text,
+    list_map,
+    rule,
+    rules,
+    with_known_metadata,
+)
 from lakeloop.api.v1alpha1.common import Storage
 from lakeloop.api.v1alpha1.training_data import Dataset, Expectation, Ingest, Input, Split
 from lakeloop.api.v1alpha1.training_execution import (
@@ -196,4 +205,5 @@ def parse_training_job(obj: Mapping[str, Any], *, strict: bool = False) -> Train
 
     `strict` refuses unknown fields below `spec` and `status` too.
     """
+    check_depth(obj)
     return TrainingJob.parse(with_known_metadata(obj), strict=strict)
