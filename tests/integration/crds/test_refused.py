@@ -89,6 +89,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         job(estimator=None, script=SCRIPT | {"env": [{"name": "A", "valueFrom": {}}]}),
         "exactly one of secretKeyRef, configMapKeyRef and fieldRef",
     ),
+    "secret as a variable's value": (
+        deployment(server={"env": [{"name": "DB_PASSWORD", "value": "hunter2"}]}),
+        "put it into a Secret and name that in valueFrom.secretKeyRef",
+    ),
     "class without a module": (job(estimator={"steps": [{"class": "Ridge"}]}), "spec.estimator.steps[0].class"),
     # inputs
     "uri and table": (job(inputs=[INPUT | {"table": "a.b"}]), "write exactly one of uri (s3a://bucket/path) and table"),
@@ -113,6 +117,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "merge without keys": (ingest(mode="Merge"), "mode Merge needs keys"),
     "merge with empty keys": (ingest(mode="Merge", keys=[]), "mode Merge needs keys"),
     "keys without merge": (ingest(keys=["a"]), "mode Merge needs keys"),
+    "endpoint with a password": (
+        job(storage={"endpoint": "http://me:hunter2@minio:9000"}),
+        "spec.storage.endpoint in body should match",
+    ),
+    "endpoint with a port that is none": (
+        deployment(storage={"endpoint": "http://minio:99999"}),
+        "a port from 1 to 65535",
+    ),
     # dataset
     "feature that is the target": (
         job(dataset={"features": ["a", "churned"], "target": "churned"}),

@@ -255,8 +255,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"driver": {"template": {"spec": {"tolerations": [{"key": "a", "operator": "Sometimes"}]}}}},
         "spec.spark.driver.template",
     ),
+    "driver, unknown field": ({"driver": {"template": {"spec": {"nodeSelectr": {}}}}}, "spec.spark.driver.template"),
+    "driver, wrong type": ({"driver": {"template": {"spec": {"nodeSelector": "x"}}}}, "spec.spark.driver.template"),
     "executor": (
         {"executor": {"template": {"spec": {"tolerations": [{"key": "a", "operator": "Sometimes"}]}}}},
+        "spec.spark.executor.template",
+    ),
+    "executor, unknown field": (
+        {"executor": {"template": {"spec": {"nodeSelectr": {}}}}},
+        "spec.spark.executor.template",
+    ),
+    "executor, wrong type": (
+        {"executor": {"template": {"metadata": {"labels": {"a": 1}}}}},
         "spec.spark.executor.template",
     ),
 }

@@ -25,6 +25,7 @@ URI = "s3a://lake/a/b.json"
         ("s3a://lake/", ("lake", "")),
         ("s3a://raw/what?/[a]#1.json", ("raw", "what?/[a]#1.json")),
         ("s3a://lake/lake/x", ("lake", "lake/x")),
+        ("s3a://s3a/x", ("s3a", "x")),
     ],
 )
 def test_bucket_and_key(uri: str, expected: tuple[str, str]) -> None:
@@ -89,6 +90,23 @@ async def test_nobody_there() -> None:
     with pytest.raises(StorageUnavailable, match=r"http://127\.0\.0\.1:9 does not answer") as down:
         await S3Stores().connect(access).read(URI)
     assert isinstance(down.value.__cause__, EndpointConnectionError)
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        pytest.param(StorageAccess("http://a_b:9000", "us-east-1", True, "me", "hunter2"), id="address"),
+        pytest.param(StorageAccess("http://127.0.0.1:9", "us-east-1", True, "ключ", "hunter2"), id="key"),
+        pytest.param(
+            StorageAccess("http://127.0.0.1:9", "us-east-1", True, "me", "hunter2", "hunter3\nx"), id="session token"
+        ),
+    ],
+)
+async def test_what_cannot_be_sent_is_an_error_of_the_store(access: StorageAccess) -> None:
+    """Not one of the operator: that would be tried again without a word to the user."""
+    with pytest.raises(StorageUnavailable, match=f"^{access.endpoint} ") as caught:
+        await S3Stores().connect(access).read(URI)
+    assert "hunter" not in str(caught.value)
 
 
 def test_keys_are_not_shown() -> None:

@@ -125,6 +125,29 @@ def test_wrong_object_names_the_field(obj: dict[str, Any], path: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://:9000", "http://a_b:9000", "http://a..b", "http://x:99999", "http://x:0", "http://[::1", "ftp://x"]
+)
+def test_an_endpoint_that_nobody_can_be_asked_at(endpoint: str) -> None:
+    with pytest.raises(InvalidObject) as caught:
+        parse_model_deployment(model_deployment_dict(storage={"endpoint": endpoint}))
+    assert caught.value.path == "spec.storage.endpoint"
+
+
+def test_no_password_in_an_endpoint() -> None:
+    with pytest.raises(InvalidObject, match=r"spec\.storage\.endpoint"):
+        parse_training_job(training_job_dict(storage={"endpoint": "http://me:hunter2@minio:9000"}))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://minio.lakeloop-platform.svc:9000", "https://x.example/storage/v1/s3", "http://[::1]:9000/"]
+)
+def test_endpoints(endpoint: str) -> None:
+    job = parse_training_job(training_job_dict(storage={"endpoint": endpoint}))
+    assert job.spec.storage is not None
+    assert job.spec.storage.endpoint == endpoint
+
+
 def test_fields_of_a_newer_crd_are_ignored_unless_strict() -> None:
     newer = model_deployment_dict(brandNew={"a": 1}, server={"workers": 2, "alsoNew": 1})
     parsed = parse_model_deployment(newer)

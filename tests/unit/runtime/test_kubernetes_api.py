@@ -84,6 +84,22 @@ def test_unknown_kind() -> None:
         path_of("v1", "Node", None, "n")
 
 
+async def test_what_server_side_apply_cannot_type_is_invalid(server: Server, api: KubernetesApi) -> None:
+    """The API server answers 500 to it, for ever: neither is it tried again, nor taken for an outage."""
+    told = "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: field not declared in schema"
+    server.will(failure(500, "", told))
+    with pytest.raises(KubernetesError) as caught:
+        await api.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "b", "namespace": "a"}})
+    assert (caught.value.status, caught.value.reason, caught.value.detail) == (422, "Invalid", told)
+    assert len(server.asked) == 1
+
+
+async def test_a_field_that_nobody_knows_is_not_dropped(server: Server, api: KubernetesApi) -> None:
+    server.will({"kind": "Pod"})
+    await api.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a"}})
+    assert "fieldValidation=Strict" in server.asked[0][1]
+
+
 async def test_get(server: Server, api: KubernetesApi) -> None:
     server.will({"kind": "Pod"}, failure(404, "NotFound"))
     assert await api.get(POD) == {"kind": "Pod"}

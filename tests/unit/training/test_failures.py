@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from unit.training.world import TABLE, World
 
+from builders import NAMESPACE
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
 from lakeloop.domain.plan import ObjectRef
 
@@ -405,22 +406,96 @@ async def test_message_of_a_secret_names_no_value() -> None:
     assert "right" not in text.replace("copyright", "")
 
 
-async def test_foreign_pod_of_the_same_name_is_removed_first() -> None:
+LEFT = {
+    "labels": {
+        "app.kubernetes.io/managed-by": "lakeloop",
+        "lakeloop.io/training-job": "churn",
+        "lakeloop.io/role": "driver",
+        "lakeloop.io/run-uid": "old",
+    },
+    "ownerReferences": [
+        {"apiVersion": "lakeloop.io/v1alpha1", "kind": "TrainingJob", "name": "churn", "uid": "old", "controller": True}
+    ],
+}
+
+
+def put(world: World, kind: str, name: str, version: str = "v1", **meta: Any) -> ObjectRef:
+    world.kubernetes.put(
+        {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE, **meta}}
+    )
+    return ObjectRef(version, kind, NAMESPACE, name)
+
+
+async def test_what_an_earlier_object_left_is_removed_first() -> None:
     world = World()
-    labels = {"lakeloop.io/training-job": "churn", "lakeloop.io/role": "driver", "lakeloop.io/run-uid": "old"}
-    old = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "churn-1-1-driver", "namespace": "team-a"}}
-    old["metadata"] |= {"labels": labels}
-    old["status"] = {"phase": "Running"}
-    world.kubernetes.put(old)
-    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "churn-1-run", "namespace": "team-a"}}
-    config["metadata"] |= {"labels": labels}
-    world.kubernetes.put(config)
+    pod = put(world, "Pod", "churn-1-1-driver", **LEFT)
+    world.kubernetes.change(pod, lambda obj: obj.update(status={"phase": "Running"}))
+    put(world, "ConfigMap", "churn-1-run", **LEFT)
     world.apply()
     await world.settle()
     assert world.run["phase"] == "Pending"
     world.kubernetes.settle()
     await world.settle()
     assert world.run["phase"] == "Submitting"
-    config_map = await world.kubernetes.get(ObjectRef("v1", "ConfigMap", "team-a", "churn-1-run"))
-    assert config_map is not None
-    assert config_map["metadata"]["labels"]["lakeloop.io/run-uid"] == world.run["uid"]
+
+
+@pytest.mark.parametrize("left", ["ServiceAccount", "Role", "RoleBinding"])
+async def test_what_an_earlier_object_left_is_waited_for(left: str) -> None:
+    """Kubernetes collects it in its own time. Two owners are one too many: the run would have failed for good."""
+    world = World()
+    version = "v1" if left == "ServiceAccount" else "rbac.authorization.k8s.io/v1"
+    ref = put(world, left, "churn-driver", version, **LEFT)
+    world.apply()
+    again = await world.settle()
+    assert world.condition("Stalled") == ("True", "NameTaken")
+    assert "of an earlier TrainingJob of this name" in world.message("Stalled")
+    assert world.run["phase"] == "Pending"
+    assert again is not None
+    assert 0 < again <= 5
+    world.kubernetes.remove((ref.api_version, ref.kind, NAMESPACE, ref.name))
+    await world.settle()
+    assert world.run["phase"] == "Submitting"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "version"),
+    [
+        ("ServiceAccount", "churn-driver", "v1"),
+        ("Role", "churn-driver", "rbac.authorization.k8s.io/v1"),
+        ("ConfigMap", "churn-1-run", "v1"),
+    ],
+)
+async def test_what_is_not_ours_is_left_as_it_is(kind: str, name: str, version: str) -> None:
+    world = World()
+    ref = put(world, kind, name, version, annotations={"eks.amazonaws.com/role-arn": "mine"})
+    before = await world.kubernetes.get(ref)
+    world.apply()
+    await world.settle()
+    assert world.condition("Stalled") == ("True", "NameTaken")
+    assert world.message("Stalled") == (
+        f"metadata.name: {kind} {name} is there already, and not ours: delete it, or give this TrainingJob another name"
+    )
+    assert await world.kubernetes.get(ref) == before
+    assert world.drivers == []
+
+
+async def test_a_pod_that_only_has_our_label_is_left_alone() -> None:
+    world = World()
+    put(world, "Pod", "notebook", labels={"lakeloop.io/training-job": "churn", "lakeloop.io/role": "driver"})
+    await world.until_succeeded()
+    world.clock.tick(100_000)
+    await world.settle()
+    assert [pod["metadata"]["name"] for pod in world.kubernetes.pods()] == ["notebook"]
+
+
+async def test_our_own_that_lost_its_owner_is_taken_over() -> None:
+    world = World()
+    await world.until_succeeded()
+    ref = ObjectRef("v1", "ServiceAccount", NAMESPACE, "churn-driver")
+    world.kubernetes.change(ref, lambda obj: obj["metadata"].pop("ownerReferences"))
+    world.annotate("lakeloop.io/run-now", "1")
+    await world.settle()
+    assert world.run["phase"] == "Submitting"
+    found = await world.kubernetes.get(ref)
+    assert found is not None
+    assert found["metadata"]["ownerReferences"]

@@ -82,6 +82,18 @@ def test_another_user_that_is_not_root() -> None:
     assert pod["spec"]["securityContext"] == {**RESTRICTED_POD, "runAsUser": 2000, "fsGroup": 2000}
 
 
+def test_what_is_restricted_anyway_may_be_said() -> None:
+    context = {"privileged": False, "allowPrivilegeEscalation": False}
+    pod = overlaid({"spec": {"containers": [{"name": "driver", "securityContext": context}]}})
+    assert driver(pod)["securityContext"] == {**RESTRICTED_CONTAINER, "privileged": False}
+
+
+def test_a_secret_by_its_name() -> None:
+    named = {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}
+    pod = overlaid({"spec": {"containers": [{"name": "driver", "env": [named]}]}})
+    assert named in driver(pod)["env"]
+
+
 # -- what it refuses, and at which path
 
 
@@ -141,6 +153,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "removal by directive": (container(**{"$patch": "delete"}), "spec.containers[0].$patch"),
     "not an object": ({"spec": []}, "spec"),
     "not a list": (pod_spec(volumes={}), "spec.volumes"),
+    "text for a list": (pod_spec(topologySpreadConstraints="x"), "spec.topologySpreadConstraints"),
+    "text in a list": (pod_spec(topologySpreadConstraints=["x"]), "spec.topologySpreadConstraints[0]"),
+    "text for tolerations": (pod_spec(tolerations="x"), "spec.tolerations"),
+    "port of the node": (
+        container(ports=[{"containerPort": 80, "hostPort": 80}]),
+        "spec.containers[0].ports[0].hostPort",
+    ),
+    "port of the node for a sidecar": (
+        {"spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 80, "hostPort": 80}]}]}},
+        "spec.initContainers[0].ports[0].hostPort",
+    ),
+    "secret as a value": (container(env=[{"name": "DB_PASSWORD", "value": "x"}]), "spec.containers[0].env[0].value"),
+    "secret as a sidecar's value": (
+        {"spec": {"containers": [{"name": "x", "env": [{"name": "apiKey", "value": "x"}]}]}},
+        "spec.containers[0].env[0].value",
+    ),
 }
 
 

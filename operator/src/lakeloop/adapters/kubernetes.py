@@ -32,6 +32,7 @@ FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 PAGE = 500
 RETRIED = frozenset({429, 500, 502, 503, 504})
+_UNTYPED = "failed to create typed patch object"
 EVENT_REPEAT_SECONDS = {"Normal": 10.0, "Warning": 600.0}
 """For how long the same event on the same object is not said again: what is wrong is found anew by every pass."""
 EVENTS_REMEMBERED = 2048
@@ -148,7 +149,9 @@ class KubernetesApi:
     async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
         path = path_of(manifest["apiVersion"], manifest["kind"], manifest["metadata"].get("namespace"))
         try:
-            return await self.request("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
+            # Strict: a field that nobody knows would be dropped in silence. Server-side apply is always strict.
+            query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+            return await self.request("POST", path, query, manifest)
         except KubernetesError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return None
@@ -284,7 +287,7 @@ class KubernetesApi:
         if 200 <= response.status < 300:
             return _object(data)
         failure = _failure(method, path, response.status, data)
-        if response.status in RETRIED:
+        if failure.status in RETRIED:
             raise _Retriable(failure, _seconds(response.headers.get("Retry-After")))
         raise failure
 
@@ -329,8 +332,12 @@ def _failure(method: str, path: str, status: int, data: bytes) -> KubernetesErro
     except ValueError:
         body = {}
     found = body if isinstance(body, dict) else {}
+    detail = str(found.get("message") or f"HTTP {status}")
+    if status == 500 and detail.startswith(_UNTYPED):
+        # What server-side apply makes of a field that is unknown or of another type. It stays so.
+        return KubernetesError(422, "Invalid", f"{method} {path}: {detail}", detail)
     reason = found.get("reason") or _DEFAULT_REASONS.get(status, f"Http{status}")
-    return KubernetesError(status, str(reason), f"{method} {path}: {found.get('message') or f'HTTP {status}'}")
+    return KubernetesError(status, str(reason), f"{method} {path}: {detail}", detail)
 
 
 def _caused(error: KubernetesError, cause: BaseException) -> KubernetesError:

@@ -9,14 +9,16 @@ from lakeloop.domain.plan import Event, Manifest, ObjectRef
 class KubernetesError(Exception):
     """The API server refused or could not answer.
 
-    `status` is the HTTP code (0: no answer), `reason` the API's CamelCase one.
+    `status` is the HTTP code (0: no answer), `reason` the API's CamelCase one, `detail` the message without the request
+    that it is about, for people who did not send it.
     """
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
+        self.detail = detail or message
 
 
 class Kubernetes(Protocol):

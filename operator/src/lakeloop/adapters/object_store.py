@@ -56,7 +56,7 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     if parts.scheme not in ("s3", "s3a") or not parts.netloc:
         raise ValueError(f"{uri!r} is not an s3a:// URI")
     # A `?` is a legal character of a key, and of a glob.
-    return parts.netloc, uri.split(parts.netloc, 1)[1].lstrip("/")
+    return parts.netloc, uri.partition("://")[2].partition("/")[2].lstrip("/")
 
 
 class S3Stores:
@@ -118,8 +118,15 @@ class S3Store:
         except ClientError as error:
             raise classified(error, uri) from error
         except (BotoCoreError, OSError, TimeoutError) as error:
-            where = self._access.endpoint or "S3"
-            raise StorageUnavailable(f"{where} does not answer: {str(error) or type(error).__name__}") from error
+            raise StorageUnavailable(f"{self._where} does not answer: {str(error) or type(error).__name__}") from error
+        except ValueError:
+            # The text may hold a header, and that the credentials.
+            told = "the address, or a key, holds what does not fit into a request"
+            raise StorageUnavailable(f"{self._where} cannot be asked: {told}") from None
+
+    @property
+    def _where(self) -> str:
+        return self._access.endpoint or "S3"
 
     async def list(self, prefix_uri: str, *, start_after: str | None = None) -> Sequence[StoredObject]:
         return await self._run(prefix_uri, functools.partial(self._list, prefix_uri, start_after))

@@ -18,6 +18,12 @@ class ObjectRef:
     uid: str | None = None
 
 
+def controller_of(obj: Manifest) -> Mapping[str, Any] | None:
+    """The owner reference of whoever made the object; None where it is nobody's."""
+    references: Sequence[Mapping[str, Any]] = obj["metadata"].get("ownerReferences") or ()
+    return next((each for each in references if each.get("controller")), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A Kubernetes event on the reconciled resource. `reason` is part of the API: CamelCase."""

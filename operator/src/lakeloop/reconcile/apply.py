@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
-from lakeloop.domain.plan import Effect, Manifest, ObjectRef, Plan
+from lakeloop.domain.plan import Effect, Manifest, ObjectRef, Plan, controller_of
 
 logger = logging.getLogger(__name__)
 
 FINALIZER: Final = "lakeloop.io/cleanup"
+_IDENTITY: Final = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name", "app.kubernetes.io/instance")
 _REFUSALS = frozenset({400, 403, 404, 413, 422})
 
 RunEffect = Callable[[Effect], Awaitable[None]]
@@ -19,8 +21,15 @@ class ManifestRefused(KubernetesError):
     """The API server refuses what we made: invalid, against a policy or a quota, or its namespace is going."""
 
     def __init__(self, manifest: Manifest, error: KubernetesError) -> None:
-        super().__init__(error.status, error.reason, error.message)
+        super().__init__(error.status, error.reason, error.message, error.detail)
         self.manifest = manifest
+
+
+class NameTaken(ManifestRefused):
+    """Something that is not ours has the name that we need. It is left as it is."""
+
+    def __init__(self, manifest: Manifest, told: str) -> None:
+        super().__init__(manifest, KubernetesError(409, "NameTaken", told))
 
 
 def reference(obj: Mapping[str, Any]) -> ObjectRef:
@@ -46,6 +55,7 @@ async def apply_plan(kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan,
     for effect in plan.effects:
         await run_effect(effect)
     for manifest in plan.apply:
+        await _check_ours(kubernetes, manifest, owner)
         await _guarded(manifest, kubernetes.apply(manifest))
     for manifest in plan.create:
         await _guarded(manifest, kubernetes.create(manifest))
@@ -57,6 +67,24 @@ async def apply_plan(kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan,
         await kubernetes.emit(owner, event)
     if plan.finalizer is False:
         await _without_finalizer(kubernetes, owner)
+
+
+async def _check_ours(kubernetes: Kubernetes, manifest: Manifest, owner: ObjectRef) -> None:
+    """Raises NameTaken where the object of that name is not the owner's: an apply would take it over, by force."""
+    live = await kubernetes.get(replace(reference(manifest), uid=None))
+    if live is None:
+        return
+    controller, labels = controller_of(live), live["metadata"].get("labels") or {}
+    if controller is None:
+        # One of ours that has lost its owner, in a restored backup say, is known by its labels.
+        if all(labels.get(key) == manifest["metadata"]["labels"][key] for key in _IDENTITY):
+            return
+    elif controller["uid"] == owner.uid:
+        return
+    told = f"{manifest['kind']} {manifest['metadata']['name']} is there already, and not ours"
+    if controller is not None and (controller["kind"], controller["name"]) == (owner.kind, owner.name):
+        raise NameTaken(manifest, f"{told}: it is of an earlier {owner.kind} of this name, and is being removed")
+    raise NameTaken(manifest, f"{told}: delete it, or give this {owner.kind} another name")
 
 
 async def _guarded(manifest: Manifest, call: Awaitable[Any]) -> None:

@@ -43,7 +43,7 @@ from lakeloop.domain.deployment.observed import (
     servers_of,
 )
 from lakeloop.domain.plan import Effect, Event, ObjectRef, Plan
-from lakeloop.reconcile.apply import ManifestRefused, apply_plan
+from lakeloop.reconcile.apply import ManifestRefused, NameTaken, apply_plan
 from lakeloop.reconcile.followers import AliasMoves
 from lakeloop.reconcile.protocol import Telemetry
 from lakeloop.reconcile.tracking_auth import tracking_auth
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 REFUSED_SECONDS: Final = 30.0
 """When to try again what the API server refused: a quota may be raised meanwhile."""
+NAME_TAKEN_SECONDS: Final = 5.0
+"""When to look again whether a name is free: what an earlier object left is collected soon."""
 REMEMBERED: Final = 4096
 ASK_SECONDS: Final = 8.0
 
@@ -117,10 +119,12 @@ class ModelDeploymentReconciler:
         decided = time.perf_counter()
         try:
             await apply_plan(self._kubernetes, obj, plan, _Effects(server))
+        except NameTaken as error:
+            return await self._stall(obj, "NameTaken", f"metadata.name: {error.detail}", NAME_TAKEN_SECONDS)
         except ManifestRefused as error:
             kind, name = error.manifest["kind"], error.manifest["metadata"]["name"]
-            hint = "spec.server.template: " if kind == "Deployment" and error.status in (400, 422) else ""
-            message = f"{hint}{kind} {name} was refused: {error.message}"
+            field = _field_of(deployment, error)
+            message = f"{field}{kind} {name} was refused: {error.detail}"
             return await self._stall(obj, "ManifestRefused", message, REFUSED_SECONDS)
         finally:
             for phase, seconds in (
@@ -163,7 +167,7 @@ class ModelDeploymentReconciler:
     async def _children(
         self, namespace: str, name: str
     ) -> tuple[dict[str, Servers], dict[tuple[str, str], Mapping[str, Any]]]:
-        labels = {names.MODEL_DEPLOYMENT: name}
+        labels = names.children_of(name)
         deployments, pods, configs, service, budget, policy = await asyncio.gather(
             self._kubernetes.list("apps/v1", "Deployment", namespace, labels),
             self._kubernetes.list("v1", "Pod", namespace, labels),
@@ -349,6 +353,18 @@ class _Effects:
                 await self._server.set_model_version_tag(effect.model, effect.version, effect.key, effect.value)
         except TrackingError as error:
             logger.warning("tag %s of %s/%s not written: %s", effect.key, effect.model, effect.version, error.message)
+
+
+def _field_of(deployment: ModelDeployment, error: ManifestRefused) -> str:
+    """The field of the resource that is to blame for what is refused, with a colon; empty where none is."""
+    if error.manifest["kind"] != "Deployment" or error.status not in (400, 422):
+        return ""
+    server = deployment.spec.server
+    if ".resources." in error.detail and not (server and server.template):
+        return "spec.server.resources: "
+    if ".env[" in error.detail and server and server.env and not server.template:
+        return "spec.server.env: "
+    return "spec.server.template: " if server and server.template else "spec.server: "
 
 
 def _no_model(name: str) -> Problem:

@@ -17,7 +17,7 @@ from lakeloop.domain.training.observed import (
     WriteManifest,
 )
 from lakeloop.domain.training.situation import Situation
-from lakeloop.reconcile.apply import ManifestRefused
+from lakeloop.reconcile.apply import ManifestRefused, NameTaken
 from lakeloop.reconcile.training_lookups import ProblemFound, Sources, tracking_problem
 from lakeloop.render.training.names import DRIVER, RUN_UID
 
@@ -73,7 +73,7 @@ class TrainingEffects:
         except KubernetesError as error:
             if error.status not in (_INVALID | {403}):
                 raise
-            problem = Problem("TemplateRefused", error.message, effect.field, "Submission", heals=False)
+            problem = Problem("TemplateRefused", error.detail, effect.field, "Submission", heals=False)
             raise ProblemFound(problem) from error
 
 
@@ -96,9 +96,11 @@ async def register(server: TrackingServer, effect: RegisterVersion) -> None:
 
 def refusal_of(error: ManifestRefused, sit: Situation) -> Problem:
     """What the API server's refusal of a manifest means for the run."""
-    message = error.message
+    message = error.detail
     is_driver = error.manifest["kind"] == "Pod" and error.manifest["metadata"]["name"].endswith(f"-{DRIVER}")
     template = sit.run_spec.spark.driver.template if is_driver and sit.run is not None else {}
+    if isinstance(error, NameTaken):
+        return Problem("NameTaken", message, "metadata.name", "Submission")
     if error.status == 403 and "exceeded quota" in message:
         return Problem("QuotaExceeded", message, "spec.spark", "Submission")
     if template and error.status in (_INVALID | {403}):

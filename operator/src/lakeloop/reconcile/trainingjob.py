@@ -23,7 +23,7 @@ from lakeloop.domain.training.situation import Situation, identity, warning
 from lakeloop.reconcile.apply import ManifestRefused, apply_plan
 from lakeloop.reconcile.training_effects import TrainingEffects, refusal_of
 from lakeloop.reconcile.training_lookups import ProblemFound, Sources
-from lakeloop.render.training.names import TRAINING_JOB, Platform
+from lakeloop.render.training.names import Platform, pods_of
 from lakeloop.status.training import Said, job_conditions
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class TrainingJobReconciler:
         job = parse_training_job(raw)
         meta = job.metadata
         # A live list: what is not in it is gone.
-        pods = await self._kubernetes.list("v1", "Pod", meta.namespace, {TRAINING_JOB: meta.name})
+        pods = await self._kubernetes.list("v1", "Pod", meta.namespace, pods_of(meta.name))
         observed = Observed(
             job=job, raw=raw, platform=self._platform, fresh_uid=self._new_uid(), pods=tuple(pods), config_map=None
         )

@@ -4,9 +4,11 @@ Lists with a merge key (`patchMergeKey` in the Kubernetes API) are merged by it,
 may add; it may not take away, and it may not weaken the pod's security.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from lakeloop.api.v1alpha1.common import NO_SECRET_VALUE, SECRET_VARIABLE
 from lakeloop.render.errors import Unrenderable
 
 MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -61,6 +63,16 @@ _OWNED_MAIN_FIELDS: Final[Mapping[str, str]] = {
     "terminationMessagePath": "the operator reads results there",
     "terminationMessagePolicy": "the operator reads results there",
 }
+_LISTS_OF_OBJECTS: Final = (
+    "ephemeralContainers",
+    "hostAliases",
+    "imagePullSecrets",
+    "readinessGates",
+    "resourceClaims",
+    "schedulingGates",
+    "tolerations",
+    "topologySpreadConstraints",
+)
 _OWN_PREFIXES = ("lakeloop.io/", "app.kubernetes.io/")
 _CHANGEABLE_SECURITY = frozenset(
     {"runAsUser", "runAsGroup", "fsGroup", "fsGroupChangePolicy", "supplementalGroups", "supplementalGroupsPolicy"}
@@ -144,6 +156,9 @@ def _check(pod: Mapping[str, Any], overlay: Any, main: str, field: str) -> None:
     for key in _mapping(spec, where):
         if key in _OWNED_POD_FIELDS:
             raise TemplateRefused(f"{where}.{key}", f"cannot be set here: {_OWNED_POD_FIELDS[key]}")
+    for kind in _LISTS_OF_OBJECTS:
+        for i, item in enumerate(_list(spec.get(kind, []), f"{where}.{kind}")):
+            _mapping(item, f"{where}.{kind}[{i}]")
     _check_security(spec.get("securityContext", {}), RESTRICTED_POD, f"{where}.securityContext")
     for i, volume in enumerate(_list(spec.get("volumes", []), f"{where}.volumes")):
         _check_volume(pod, volume, f"{where}.volumes[{i}]")
@@ -158,6 +173,12 @@ def _check_container(container: Any, rendered: Mapping[str, Any], main: str, pat
     if not isinstance(name, str) or not name:
         raise TemplateRefused(f"{path}.name", f"is missing; the operator's own container is named {main}")
     _check_security(container.get("securityContext", {}), RESTRICTED_CONTAINER, f"{path}.securityContext")
+    for i, port in enumerate(_list(container.get("ports", []), f"{path}.ports")):
+        for key in ("hostPort", "hostIP"):
+            if _mapping(port, f"{path}.ports[{i}]").get(key):
+                raise TemplateRefused(f"{path}.ports[{i}].{key}", "a pod must not share the node's network: take it away")
+    for i, variable in enumerate(_list(container.get("env", []), f"{path}.env")):
+        _check_variable(_mapping(variable, f"{path}.env[{i}]"), f"{path}.env[{i}]")
     own = rendered.get(name)
     if own is None:
         return
@@ -168,6 +189,11 @@ def _check_container(container: Any, rendered: Mapping[str, Any], main: str, pat
         for i, item in enumerate(_list(container.get(kind, []), f"{path}.{kind}")):
             if _mapping(item, f"{path}.{kind}[{i}]").get(key) in taken:
                 raise TemplateRefused(f"{path}.{kind}[{i}]", f"{item[key]} is set by the operator: take it away")
+
+
+def _check_variable(variable: Mapping[str, Any], path: str) -> None:
+    if variable.get("value") and re.search(SECRET_VARIABLE, str(variable.get("name", ""))):
+        raise TemplateRefused(f"{path}.value", NO_SECRET_VALUE)
 
 
 def _check_volume(pod: Mapping[str, Any], volume: Any, path: str) -> None:
@@ -183,6 +209,8 @@ def _check_security(context: Any, restricted: Mapping[str, Any], path: str) -> N
             roots = value if isinstance(value, list) else [value]
             if 0 in roots and key != "fsGroupChangePolicy":
                 raise TemplateRefused(f"{path}.{key}", "0 is root: write another id")
+        elif key == "privileged" and value is False:
+            continue
         elif merge(restricted.get(key), value) != restricted.get(key):
             raise TemplateRefused(f"{path}.{key}", "pods run restricted; this would weaken it: take it away")
 

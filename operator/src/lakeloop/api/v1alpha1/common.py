@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from lakeloop.api.v1alpha1.base import ATOMIC, CEL_RULES, ApiModel, default_text, list_map, rule, rules
 
@@ -21,7 +22,32 @@ ViewName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 S3Uri = Annotated[str, StringConstraints(pattern=S3_URI, max_length=1024)]
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+\.[A-Za-z0-9_]+$", max_length=255)]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=1024)]
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"{_LABEL}(\.{_LABEL})*"
+
+
+def _with_a_port(url: str) -> str:
+    if urlsplit(url).port == 0:
+        raise ValueError("0 is no port")
+    return url
+
+
+Endpoint = Annotated[
+    str,
+    StringConstraints(pattern=rf"^https?://({_HOST}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?$", max_length=512),
+    AfterValidator(_with_a_port),
+    Field(
+        json_schema_extra={
+            CEL_RULES: [
+                rule(
+                    "!isURL(self) || url(self).getPort() == '' || (int(url(self).getPort()) > 0 && int(url(self).getPort()) < 65536)",
+                    "write http:// or https://, a host, and a port from 1 to 65535 where it is another than usual",
+                )
+            ]
+        }
+    ),
+]
+"""Where a store answers. Neither a user name nor a password has a place in it."""
 Image = Annotated[str, StringConstraints(pattern=r"^[^\s]+$", max_length=512)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_])?$", max_length=250)]
 Alias = Annotated[
@@ -138,11 +164,24 @@ class EnvVarSource(ApiModel):
     field_ref: FieldSelector | None = Field(default=None, description="A field of the pod.")
 
 
+SECRET_VARIABLE = (
+    r"(?i)(password|passwd|passphrase|secret|(private|api|access|secret)_?key"
+    r"|(auth|access|api|bearer|session|refresh|hf|github|gitlab)_?token)$"
+)
+"""Names of variables that hold a secret. Not every name that does: a net, not a wall."""
+NO_SECRET_VALUE = "no secret as a value: put it into a Secret and name that in valueFrom.secretKeyRef"
+
+
 class EnvVar(ApiModel):
     """An environment variable."""
 
     model_config = rules(
         rule("!(has(self.value) && has(self.valueFrom))", "write either value or valueFrom, not both"),
+        rule(
+            f"!has(self.value) || self.value == '' || !self.name.matches('{SECRET_VARIABLE}')",
+            NO_SECRET_VALUE,
+            field=".value",
+        ),
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=128)] = Field(
@@ -174,7 +213,7 @@ class Storage(ApiModel):
         description="Service account of the pods, for workload identity in place of a Secret.",
         json_schema_extra=default_text("one that the operator makes"),
     )
-    endpoint: HttpUrl | None = Field(
+    endpoint: Endpoint | None = Field(
         default=None, description="URL of the S3 API.", json_schema_extra=default_text("the operator's")
     )
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63)] | None = Field(

@@ -9,7 +9,7 @@ from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
 from lakeloop.domain.deployment.drift import covers
 from lakeloop.domain.deployment.observed import Observed
 from lakeloop.domain.deployment.rollout import Step
-from lakeloop.domain.plan import Manifest, ObjectRef
+from lakeloop.domain.plan import Manifest, ObjectRef, controller_of
 from lakeloop.render.serving import names
 from lakeloop.render.serving.deployment import scaled, server_deployment
 from lakeloop.render.serving.digest import digest_config
@@ -117,6 +117,8 @@ def _deletions(observed: Observed, step: Step) -> list[ObjectRef]:
         marked = (live["metadata"].get("labels") or {}).get(names.REVISION)
         if kind == "ConfigMap" and marked and marked not in step.replicas:
             gone.append(ObjectRef("v1", "ConfigMap", meta.namespace, name, live["metadata"].get("uid")))
-    if observed.spec.replicas <= 1 and (budget := observed.live.get((_BUDGET[1], meta.name))) is not None:
+    budget = observed.live.get((_BUDGET[1], meta.name))
+    controller = controller_of(budget) if budget is not None else None
+    if budget is not None and observed.spec.replicas <= 1 and controller and controller["uid"] == meta.uid:
         gone.append(ObjectRef(*_BUDGET, meta.namespace, meta.name, budget["metadata"].get("uid")))
     return gone

@@ -1,12 +1,13 @@
 """Policies for a run that is not over: pin, track, launch, watch, register. The first that has a plan decides."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from lakeloop.api.v1alpha1.defaults import EffectiveRegistration
-from lakeloop.api.v1alpha1.trainingjob import FailureClass, MlflowRun, Progress, Run, RunInput, RunModel, RunPhase
-from lakeloop.domain.plan import Effect, Plan
+from lakeloop.api.v1alpha1.trainingjob import KIND, FailureClass, MlflowRun, Progress, Run, RunInput, RunModel, RunPhase
+from lakeloop.domain.plan import Effect, Plan, controller_of
 from lakeloop.domain.training import driver as drivers
 from lakeloop.domain.training.driver import DriverFailure, Result
 from lakeloop.domain.training.observed import DryRun, EnsureRun, Problem, RegisterVersion, SetAlias
@@ -136,9 +137,13 @@ def _in_the_way(sit: Situation) -> Plan | None:
     for pod in sit.observed.pods:
         if pod["metadata"]["name"] == name.driver_pod:
             return sit.plan("namesake", said, delete=[pod_ref(pod)], requeue_after=POLL_SECONDS)
-    if config_map is not None and config_map["metadata"].get("labels", {}).get(RUN_UID) != sit.active.uid:
-        return sit.plan("namesake", said, delete=[config_map_ref(sit, sit.active)], requeue_after=0)
-    return None
+    if config_map is None or config_map["metadata"].get("labels", {}).get(RUN_UID) == sit.active.uid:
+        return None
+    controller = controller_of(config_map)
+    if controller is None or controller["kind"] != KIND:
+        return None  # not ours to remove: the launch finds the name taken, and says so
+    gone = replace(config_map_ref(sit, sit.active), uid=config_map["metadata"].get("uid"))
+    return sit.plan("namesake", said, delete=[gone], requeue_after=POLL_SECONDS)
 
 
 def unrenderable(error: Unrenderable) -> DriverFailure:

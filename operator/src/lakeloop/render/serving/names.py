@@ -44,6 +44,11 @@ def labels(deployment: str) -> dict[str, str]:
     }
 
 
+def children_of(deployment: str) -> dict[str, str]:
+    """What selects the children, and nothing that a user gave our label to."""
+    return {MODEL_DEPLOYMENT: deployment, "app.kubernetes.io/managed-by": "lakeloop"}
+
+
 def selector(deployment: str, revision: str | None = None) -> dict[str, str]:
     """What selects the server pods: all of them, or a revision's."""
     return {MODEL_DEPLOYMENT: deployment, ROLE: SERVER, **({REVISION: revision} if revision else {})}

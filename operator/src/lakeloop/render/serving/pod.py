@@ -8,6 +8,7 @@ from typing import Any, Final
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec, storage_secret_name
 from lakeloop.api.v1alpha1.modeldeployment import Resources
 from lakeloop.render.errors import Unrenderable
+from lakeloop.render.quantities import value_of
 from lakeloop.render.overlay import RESTRICTED_CONTAINER, RESTRICTED_POD, with_overlay
 from lakeloop.render.serving import names
 from lakeloop.render.training.storage import StorageTarget, storage_env
@@ -185,8 +186,7 @@ def default_workers(resources: Mapping[str, Any]) -> int:
     limit = str((resources.get("limits") or {}).get("cpu", ""))
     if not limit:
         return 1
-    cpus = float(limit.removesuffix("m")) / 1000 if limit.endswith("m") else float(limit)
-    return min(64, max(1, math.ceil(cpus)))
+    return min(64, max(1, math.ceil(value_of(limit))))
 
 
 def _ca_secret(spec: EffectiveDeploymentSpec) -> str | None:

@@ -66,6 +66,11 @@ def driver_account(job: str) -> str:
     return f"{job}-driver"
 
 
+def pods_of(job: str) -> dict[str, str]:
+    """What selects the job's pods, and no pod that a user gave our label to."""
+    return {TRAINING_JOB: job, "app.kubernetes.io/managed-by": "lakeloop"}
+
+
 def job_labels(job: str, component: str) -> dict[str, str]:
     """Labels of a child that belongs to no run.
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveSpark
 from lakeloop.render.errors import InvalidConf
+from lakeloop.render.quantities import value_of
 from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity
 from lakeloop.render.training.storage import StorageTarget
 
@@ -29,25 +30,11 @@ _OWNED = re.compile(
     r"|jars|files|pyFiles|archives|sql\.runSQLOnFiles|local\.dir)"
     r"|spark\.hadoop\.fs\.s3a\.(endpoint|path\.style\.access|aws\.credentials|assumed\.role)"
 )
-_UNITS: Final[Mapping[str, int]] = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 
 
 def mebibytes(quantity: str) -> int:
     """A memory quantity of Kubernetes in MiB, rounded up: `1Gi` → 1024."""
-    match = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity)
-    if match is None or match[2] not in _UNITS:
-        raise InvalidConf("spec.spark", f"{quantity!r} is not an amount of memory such as 1Gi")
-    return math.ceil(float(match[1]) * _UNITS[match[2]] / 2**20)
+    return math.ceil(value_of(quantity) / 2**20)
 
 
 def checked_conf(conf: Mapping[str, str]) -> Mapping[str, str]:
