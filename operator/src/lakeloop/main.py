@@ -35,7 +35,6 @@ from lakeloop.reconcile.modeldeployment import ModelDeploymentReconciler
 from lakeloop.reconcile.protocol import Key, Reconciler
 from lakeloop.reconcile.queue import WorkQueue
 from lakeloop.reconcile.registry import WebhookKeeper, resync
-from lakeloop.reconcile.run_outcomes import RunOutcomes
 from lakeloop.reconcile.runtime import Runtime
 from lakeloop.reconcile.trainingjob import TrainingJobReconciler
 from lakeloop.render.training.names import Platform
@@ -71,6 +70,12 @@ def webhook_secret(settings: Settings) -> bytes | None:
         raise SettingsError("LAKELOOP_WEBHOOK_SECRET_FILE", f"cannot read {path}: {error.strerror}") from None
     if not secret:
         raise SettingsError("LAKELOOP_WEBHOOK_SECRET_FILE", f"{path} is empty; put the shared secret into it")
+    try:
+        secret.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(
+            "LAKELOOP_WEBHOOK_SECRET_FILE", f"{path} is not text; MLflow takes text as a secret"
+        ) from None
     return secret
 
 
@@ -179,7 +184,7 @@ class _Leader:
         clock = SystemClock()
         return {
             "TrainingJob": TrainingJobReconciler(
-                self._api, self._tracking, S3DeltaLog(stores), stores, clock, platform_of(self._settings)
+                self._api, self._tracking, S3DeltaLog(stores), stores, clock, platform_of(self._settings), self._metrics
             ),
             "ModelDeployment": ModelDeploymentReconciler(
                 self._api, self._tracking, servers, clock, self._settings, self._metrics, self._moves
@@ -225,7 +230,7 @@ class _Leader:
     async def _watch(self, stop: asyncio.Event) -> None:
         registry, settings = kopf.OperatorRegistry(), operator.operator_settings()
         operator.register_login(registry)
-        trainingjob.register(registry, self._enqueue, RunOutcomes(self._metrics.run))
+        trainingjob.register(registry, self._enqueue)
         modeldeployment.register(registry, self._enqueue, self._followers)
         children.register(registry, settings, self._enqueue)
         namespaces = self._settings.watch_namespaces

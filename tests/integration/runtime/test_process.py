@@ -215,6 +215,39 @@ def test_probes_metrics_and_logs_say_what_goes_on(start: Start, kubectl: Kubectl
     assert base64.b64encode(SECRET.encode()).decode() not in process.log.read_text()
 
 
+def test_every_run_that_ends_is_counted_and_told(start: Start, kubectl: Kubectl) -> None:
+    """Also those that end within a moment of their start."""
+    kubectl(
+        "create",
+        "secret",
+        "generic",
+        "lake",
+        "--from-literal=AWS_ACCESS_KEY_ID=x",
+        "--from-literal=AWS_SECRET_ACCESS_KEY=y",
+    )
+    process = start(LAKELOOP_STORAGE_WAREHOUSE="")
+    process.wait_until_leading()
+    inputs = [{"name": "a", "table": "sales.customers"}]
+    for i in range(8):
+        spec = {
+            **TRAINING_SPEC,
+            "explanation": {"method": "None"},
+            "inputs": inputs,
+            "storage": {"secretRef": {"name": "lake"}},
+        }
+        kubectl.apply(
+            {"apiVersion": "lakeloop.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": f"j{i}"}, "spec": spec}
+        )
+    ended = "jsonpath={.items[*].status.run.phase}"
+    eventually(lambda: kubectl("get", "tj", "-o", ended).split() == ["Failed"] * 8, seconds=30)
+    eventually(lambda: process.metric('lakeloop_runs_total{outcome="Failed"}') == 8, seconds=5)
+    for phase in ("queue", "reconcile", "gather", "decide", "apply"):
+        assert process.metric(f'lakeloop_reconcile_phase_seconds_count{{kind="TrainingJob",phase="{phase}"}}') > 0
+    about = [each for each in process.records() if each.get("run") == 1]
+    assert {(each["kind"], each["namespace"]) for each in about} == {("TrainingJob", kubectl.namespace)}
+    assert {each["name"] for each in about} == {f"j{i}" for i in range(8)}
+
+
 def test_what_the_chart_grants_is_enough(
     apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from unit.training.fakes import Crash, FakeClock, FakeStores, FakeTables, FakeTracking, Writes
-from unit.training.world import METRICS, PLATFORM, TABLE
+from unit.training.world import METRICS, PLATFORM, TABLE, Counts
 
 from lakeloop.adapters.kubernetes import MERGE_PATCH, KubernetesApi, load_configuration
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
@@ -90,7 +90,14 @@ class Cluster:
 
     def restart(self) -> None:
         self.reconciler = TrainingJobReconciler(
-            Mortal(self.api, self.writes), self.tracking, self.tables, self.stores, self.clock, PLATFORM, self._uid
+            Mortal(self.api, self.writes),
+            self.tracking,
+            self.tables,
+            self.stores,
+            self.clock,
+            PLATFORM,
+            Counts(),
+            self._uid,
         )
 
     def _uid(self) -> str:

@@ -12,7 +12,7 @@ from deltalake.schema import Field, PrimitiveType
 
 from lakeloop.adapters.delta_log import LogFiles, S3DeltaLog, chosen_version, log_files, storage_options
 from lakeloop.adapters.delta_log_protocol import TableNotFound, VersionNotFound
-from lakeloop.adapters.object_store_protocol import ObjectStore, StorageAccess, StoredObject
+from lakeloop.adapters.object_store_protocol import ObjectStore, StorageAccess, StorageUnavailable, StoredObject
 
 ACCESS = StorageAccess("http://minio:9000", "us-east-1", True, "me", "secret")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -108,6 +108,17 @@ async def test_which_commit_an_application_made(folder: Folder) -> None:
     assert await log.committed_by(ACCESS, URI, "one", after=1) is None
     assert await log.committed_by(ACCESS, URI, "nobody", after=None) is None
     assert await log.known_app_ids(ACCESS, URI, ["one", "two", "nobody"]) == {"one", "two"}
+
+
+@pytest.mark.parametrize("line", ['{"txn": ', '{"txn": 3}', '{"txn": {}}', '"txn"', '["txn"' + "[" * 100_000])
+async def test_a_commit_that_is_none_is_told(folder: Folder, line: str) -> None:
+    await test_which_commit_an_application_made(folder)
+    (commit,) = folder.path.glob("t/_delta_log/*1.json")
+    commit.write_text(line)
+    with pytest.raises(StorageUnavailable, match="version 1 of s3a://lake/t holds what is no Delta action"):
+        await S3DeltaLog(folder).committed_by(ACCESS, URI, "nobody", after=None)
+    with pytest.raises(StorageUnavailable, match="version 1 of s3a://lake/t"):
+        await S3DeltaLog(folder).known_app_ids(ACCESS, URI, ["nobody"])
 
 
 async def test_only_new_commits_are_read_for_an_application(folder: Folder) -> None:

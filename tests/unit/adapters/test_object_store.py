@@ -79,6 +79,12 @@ async def test_an_object_that_is_there_already(store: tuple[S3Store, Stubber]) -
     assert await store[0].write_if_absent(URI, b"x") is True
 
 
+async def test_an_object_that_would_fill_the_memory(store: tuple[S3Store, Stubber]) -> None:
+    store[1].add_response("get_object", {"ContentLength": 10**12})
+    with pytest.raises(StorageUnavailable, match=r"s3a://lake/a/b\.json has 1000000000000 bytes"):
+        await store[0].read(URI)
+
+
 async def test_a_missing_bucket(store: tuple[S3Store, Stubber]) -> None:
     store[1].add_client_error("list_objects_v2", "NoSuchBucket", http_status_code=404)
     with pytest.raises(BucketNotFound, match="there is no bucket 'lake'"):

@@ -1,5 +1,6 @@
 """What MLflow's answers mean. The calls themselves are tested against a real MLflow."""
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -97,3 +98,31 @@ async def test_user_and_filter(answering: Serve, seen: list[web.Request]) -> Non
 
 def test_the_password_is_not_shown() -> None:
     assert "hunter2" not in repr(BasicAuth("ada", "hunter2"))
+
+
+@pytest.mark.parametrize("body", [{}, {"model_version": 3}, {"model_version": {"name": "x", "version": "new"}}])
+async def test_an_answer_that_is_not_mlflows(answering: Serve, body: object) -> None:
+    """Some other program, or a proxy's own page: no error of the operator's, and none that ends it."""
+    server = await answering(200, body)
+    with pytest.raises(TrackingUnavailable, match="no MLflow server"):
+        await server.get_model_version("churn", 1)
+    with pytest.raises(TrackingUnavailable, match="no MLflow server"):
+        await server.create_webhook("lakeloop", "http://x", ["model_version.created"], "s")
+    with pytest.raises(TrackingUnavailable, match="no MLflow server"):
+        await server.get_experiment("team-a/churn")
+
+
+async def test_a_user_with_any_letters(answering: Serve, seen: list[web.Request]) -> None:
+    server = await answering(200, {})
+    server._auth = BasicAuth("ада", "пароль")  # type: ignore[attr-defined]
+    await server.set_alias("churn", "champion", 1)
+    sent = base64.b64decode(seen[-1].headers["Authorization"].removeprefix("Basic "))
+    assert sent.decode() == "ада:пароль"
+
+
+async def test_a_user_that_cannot_be_one(answering: Serve) -> None:
+    server = await answering(200, {})
+    server._auth = BasicAuth("a:b", "hunter2")  # type: ignore[attr-defined]
+    with pytest.raises(TrackingDenied, match="MLflow cannot be asked as this user") as denied:
+        await server.set_alias("churn", "champion", 1)
+    assert "hunter2" not in str(denied.value)

@@ -126,7 +126,8 @@ def test_wrong_object_names_the_field(obj: dict[str, Any], path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://:9000", "http://a_b:9000", "http://a..b", "http://x:99999", "http://x:0", "http://[::1", "ftp://x"]
+    "endpoint",
+    ["http://:9000", "http://a_b:9000", "http://a..b", "http://x:99999", "http://x:0", "http://[::1", "ftp://x"],
 )
 def test_an_endpoint_that_nobody_can_be_asked_at(endpoint: str) -> None:
     with pytest.raises(InvalidObject) as caught:

@@ -1,5 +1,6 @@
-"""The small parts: logs, followers, alias moves, run outcomes, child labels, the registry's webhook, server reports."""
+"""The small parts: logs, followers, alias moves, child labels, the registry's webhook, server reports."""
 
+import asyncio
 import io
 import json
 import logging
@@ -11,12 +12,13 @@ from aiohttp import web
 
 from lakeloop.adapters import logs
 from lakeloop.adapters.servers import HttpModelServers
-from lakeloop.adapters.tracking_protocol import Webhook
+from lakeloop.adapters.tracking_protocol import BasicAuth, Webhook
+from lakeloop.domain.plan import ObjectRef
 from lakeloop.handlers.sink import owner_of
+from lakeloop.reconcile import registry
 from lakeloop.reconcile.followers import AliasMoves, Followers
 from lakeloop.reconcile.protocol import Key
 from lakeloop.reconcile.registry import EVENTS, WebhookKeeper
-from lakeloop.reconcile.run_outcomes import RunOutcomes
 
 A, B = Key("ModelDeployment", "team-a", "a"), Key("ModelDeployment", "team-a", "b")
 JOB = Key("TrainingJob", "team-a", "churn")
@@ -90,26 +92,6 @@ def test_alias_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "counted"),
-    [
-        pytest.param([("u1", "Running"), ("u1", "Succeeded"), ("u1", "Succeeded")], ["Succeeded"], id="once"),
-        pytest.param([("u1", "Failed")], [], id="ended-before-we-looked"),
-        pytest.param([("u1", "Running"), ("u2", "Failed")], [], id="another-run"),
-        pytest.param(
-            [("u1", "Pending"), ("u1", "Failed"), ("u2", "Running"), ("u2", "Stopped")], ["Failed", "Stopped"], id="two"
-        ),
-        pytest.param([(None, None)], [], id="no-run"),
-    ],
-)
-def test_run_outcomes(seen: list[tuple[str | None, str | None]], counted: list[str]) -> None:
-    found: list[str] = []
-    outcomes = RunOutcomes(found.append)
-    for uid, phase in seen:
-        outcomes.see(JOB, uid, phase)
-    assert found == counted
-
-
-@pytest.mark.parametrize(
     ("labels", "key"),
     [
         ({"lakeloop.io/training-job": "churn"}, JOB),
@@ -172,6 +154,30 @@ async def test_webhook_that_is_not_as_it_should_be_is_made_again(changed: list[W
     server.webhooks = changed
     await keeper.ensure(server)
     assert [(each.id, each.url, each.events, each.active) for each in server.webhooks] == [("new-1", URL, EVENTS, True)]
+
+
+async def test_a_registry_that_answers_nonsense_does_not_end_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "RETRY_SECONDS", 0.001)
+    answers: list[Any] = [KeyError("webhooks"), RecursionError("too deep"), None]
+    server: Any = FakeServer()
+
+    class Tracking:
+        def connect(self, auth: BasicAuth | None) -> Any:
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+            return server
+
+    class Cluster:
+        async def get(self, ref: ObjectRef) -> None:
+            return None
+
+    keeper = WebhookKeeper(Cluster(), Tracking(), "lakeloop-system", URL, "hush")  # type: ignore[arg-type]
+    task = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(5):
+        while not server.made:
+            assert not task.done()
+            await asyncio.sleep(0)
+    task.cancel()
 
 
 DIGEST = "sha256:" + "0" * 64

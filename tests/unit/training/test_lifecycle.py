@@ -438,3 +438,32 @@ async def test_labels_of_the_resource_are_not_handed_down() -> None:
         if key[1] in ("Pod", "ConfigMap", "Role"):
             assert obj["metadata"]["labels"]["app.kubernetes.io/instance"] == "churn"
             assert "team" not in obj["metadata"]["labels"]
+
+
+async def test_every_run_that_ends_is_counted_once() -> None:
+    world = World()
+    await world.until_succeeded()
+    await world.settle()
+    world.annotate(RUN_NOW, "1")
+    await world.settle()
+    world.ends(world.failure("Data", "EmptyTable"), code=1)
+    await world.settle()
+    world.annotate(RUN_NOW, "2")
+    await world.settle()
+    world.annotate(STOP, "1")
+    await world.settle()
+    assert world.telemetry.runs == ["Succeeded", "Failed", "Stopped"]
+
+
+async def test_runs_that_are_superseded_or_deleted_are_counted() -> None:
+    world = World()
+    del world.tables.tables[TABLE]
+    world.apply()
+    await world.settle()
+    world.apply(dataset={"target": "other"})
+    await world.settle()
+    assert world.telemetry.runs == ["Stopped"]
+    world.delete()
+    await world.settle()
+    assert not world.exists
+    assert world.telemetry.runs == ["Stopped", "Stopped"]

@@ -29,6 +29,22 @@ PLAIN = {"explanation": {"method": "None"}}
 METRICS = {"test_roc_auc": 0.91, "train_roc_auc": 0.99}
 
 
+class Counts:
+    """Implements Telemetry."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    def phase(self, kind: str, name: str, seconds: float) -> None:
+        pass
+
+    def rollout(self, outcome: str, seconds: float | None = None) -> None:
+        pass
+
+    def run(self, outcome: str) -> None:
+        self.runs.append(outcome)
+
+
 class World:
     """Holds everything, and moves it along as its parts would."""
 
@@ -36,6 +52,7 @@ class World:
         self.name = name
         self.clock = FakeClock()
         self.writes = Writes()
+        self.telemetry = Counts()
         self.kubernetes = FakeKubernetes(self.clock, self.writes)
         self.tracking = FakeTracking(self.writes)
         self.stores = FakeStores(self.clock, self.writes)
@@ -51,7 +68,14 @@ class World:
     def restart(self) -> None:
         """A new operator process, which remembers nothing."""
         self.reconciler = TrainingJobReconciler(
-            self.kubernetes, self.tracking, self.tables, self.stores, self.clock, PLATFORM, self._new_uid
+            self.kubernetes,
+            self.tracking,
+            self.tables,
+            self.stores,
+            self.clock,
+            PLATFORM,
+            self.telemetry,
+            self._new_uid,
         )
 
     def _new_uid(self) -> str:

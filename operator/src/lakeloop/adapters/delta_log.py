@@ -118,7 +118,7 @@ class S3DeltaLog:
         for version, _ in log_files(await store.list(log, start_after=start)).commits:
             if after is not None and version <= after:
                 continue
-            if app_id in _app_ids(await store.read(f"{log}{version:020d}.json")):
+            if app_id in _app_ids(await store.read(f"{log}{version:020d}.json"), uri, version):
                 return version
         return None
 
@@ -133,7 +133,8 @@ class S3DeltaLog:
             return await self._known_by_loading(access, uri, app_ids)
         log = f"{uri.rstrip('/')}/_delta_log/"
         contents = await asyncio.gather(*(store.read(f"{log}{version:020d}.json") for version, _ in files.commits))
-        return frozenset(app_ids) & frozenset().union(*(_app_ids(each) for each in contents))
+        found = (_app_ids(each, uri, version) for each, (version, _) in zip(contents, files.commits, strict=True))
+        return frozenset(app_ids) & frozenset().union(*found)
 
     async def _known_by_loading(self, access: StorageAccess, uri: str, app_ids: Collection[str]) -> frozenset[str]:
         try:
@@ -147,13 +148,16 @@ class S3DeltaLog:
 def _last_checkpoint(content: bytes | None) -> int | None:
     try:
         return int(json.loads(content)["version"]) if content else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _app_ids(commit: bytes | None) -> frozenset[str]:
-    actions = (json.loads(line) for line in (commit or b"").splitlines() if b'"txn"' in line)
-    return frozenset(action["txn"]["appId"] for action in actions if "txn" in action)
+def _app_ids(commit: bytes | None, uri: str, version: int) -> frozenset[str]:
+    try:
+        actions = [json.loads(line) for line in (commit or b"").splitlines() if b'"txn"' in line]
+        return frozenset(str(action["txn"]["appId"]) for action in actions if "txn" in action)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StorageUnavailable(f"version {version} of {uri} holds what is no Delta action") from error
 
 
 def _load_app_ids(access: StorageAccess, uri: str, app_ids: Collection[str]) -> frozenset[str]:

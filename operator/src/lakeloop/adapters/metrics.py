@@ -60,7 +60,7 @@ class Metrics:
         self.phase_seconds.labels(kind, name).observe(seconds)
 
     def rollout(self, outcome: str, seconds: float | None = None) -> None:
-        """A roll-out that ended: `completed` (with its time from the move of the alias) or `rejected`."""
+        """A roll-out that ended: `completed` (with its time, where an alias was moved) or `rejected`."""
         self.rollouts.labels(outcome).inc()
         if seconds is not None:
             self.alias_to_serving.observe(seconds)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from lakeloop.adapters.object_store_protocol import (
     BucketNotFound,
@@ -46,6 +46,8 @@ _ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
 _PRESENT = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 _CLIENTS_KEPT = 16
 _THREADS = 8
+LARGEST_BYTES = 32 * 1024 * 1024
+"""Whoever may write to a bucket must not be able to fill the operator's memory."""
 _CALL_SECONDS = 60.0
 """Longest call as a whole, retries included. The thread itself ends by the client's own timeouts."""
 
@@ -117,12 +119,12 @@ class S3Store:
             return await asyncio.wait_for(loop.run_in_executor(self._threads, call), _CALL_SECONDS)
         except ClientError as error:
             raise classified(error, uri) from error
-        except (BotoCoreError, OSError, TimeoutError) as error:
+        except (BotoCoreError, OSError, TimeoutError, ValueError) as error:
+            if isinstance(error, ValueError) or type(error) is HTTPClientError:
+                # No request came of it. The text may hold a header, and that a session token.
+                told = "the address, or a key, holds what does not fit into a request"
+                raise StorageUnavailable(f"{self._where} cannot be asked: {told}") from None
             raise StorageUnavailable(f"{self._where} does not answer: {str(error) or type(error).__name__}") from error
-        except ValueError:
-            # The text may hold a header, and that the credentials.
-            told = "the address, or a key, holds what does not fit into a request"
-            raise StorageUnavailable(f"{self._where} cannot be asked: {told}") from None
 
     @property
     def _where(self) -> str:
@@ -152,11 +154,14 @@ class S3Store:
     def _read(self, uri: str) -> bytes | None:
         bucket, key = bucket_and_key(uri)
         try:
-            return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            found = self._client.get_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if _code(error) in _ABSENT:
                 return None
             raise
+        if found["ContentLength"] > LARGEST_BYTES:
+            raise StorageUnavailable(f"{uri} has {found['ContentLength']} bytes; at most {LARGEST_BYTES} are read")
+        return found["Body"].read()
 
     async def write_if_absent(self, uri: str, content: bytes) -> bool:
         return await self._run(uri, functools.partial(self._write_if_absent, uri, content))

@@ -4,8 +4,9 @@ Endpoints: https://mlflow.org/docs/latest/api_reference/rest-api.html, and for w
 The `mlflow` package is not used: importing it takes a quarter of the operator's memory.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -25,6 +26,7 @@ from lakeloop.adapters.tracking_protocol import (
 
 _API = "/api/2.0/mlflow"
 _MAX_MESSAGE = 500
+_Answer = TypeVar("_Answer")
 
 
 class MlflowServers:
@@ -50,7 +52,7 @@ class MlflowServers:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         content: dict[str, Any] = {"params": values} if method == "GET" else {"json": values}
         if auth is not None:
-            content["headers"] = {"Authorization": aiohttp.encode_basic_auth(auth.username, auth.password)}
+            content["headers"] = {"Authorization": _basic(auth)}
         try:
             async with self._session.request(method, f"{self._uri}{_API}{path}", **content) as response:
                 if response.status >= 400:
@@ -62,6 +64,26 @@ class MlflowServers:
         except ValueError as error:
             raise TrackingUnavailable(f"{self._uri}{path} did not answer in JSON: is it an MLflow server?") from error
         return answer if isinstance(answer, dict) else {}
+
+
+def _basic(auth: BasicAuth) -> str:
+    try:
+        return aiohttp.encode_basic_auth(auth.username, auth.password, "utf-8")
+    except ValueError as error:
+        raise TrackingDenied(f"MLflow cannot be asked as this user: {error}") from error
+
+
+def _understood(read: Callable[[Mapping[str, Any]], _Answer]) -> Callable[[Mapping[str, Any]], _Answer]:
+    """What is not in MLflow's form was not answered by MLflow."""
+
+    @functools.wraps(read)
+    def reading(answer: Mapping[str, Any]) -> _Answer:
+        try:
+            return read(answer)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrackingUnavailable(f"what answers is no MLflow server: {type(error).__name__} {error}") from error
+
+    return reading
 
 
 async def _error(response: aiohttp.ClientResponse) -> TrackingError:
@@ -105,7 +127,7 @@ class MlflowServer:
 
     async def get_experiment(self, name: str) -> str | None:
         try:
-            found = (await self._get("/experiments/get-by-name", experiment_name=name))["experiment"]
+            found = _experiment(await self._get("/experiments/get-by-name", experiment_name=name))
         except TrackingNotFound:
             return None
         if found.get("lifecycle_stage") == "deleted":
@@ -117,7 +139,7 @@ class MlflowServer:
         if found is not None:
             return found
         try:
-            return str((await self._post("/experiments/create", name=name))["experiment_id"])
+            return _experiment_id(await self._post("/experiments/create", name=name))
         except TrackingInvalid as error:
             made_meanwhile = await self.get_experiment(name) if error.code == "RESOURCE_ALREADY_EXISTS" else None
             if made_meanwhile is None:
@@ -137,7 +159,7 @@ class MlflowServer:
 
     async def get_run(self, run_id: str) -> TrackedRun | None:
         try:
-            return _run((await self._get("/runs/get", run_id=run_id))["run"])
+            return _run_in(await self._get("/runs/get", run_id=run_id))
         except TrackingNotFound:
             return None
 
@@ -145,7 +167,7 @@ class MlflowServer:
         answer = await self._post(
             "/runs/create", experiment_id=experiment_id, run_name=name, start_time=started_ms, tags=_pairs(tags)
         )
-        return _run(answer["run"])
+        return _run_in(answer)
 
     async def end_run(self, run_id: str, status: RunEnd, ended_ms: int) -> None:
         await self._post("/runs/update", run_id=run_id, status=status, end_time=ended_ms)
@@ -173,7 +195,7 @@ class MlflowServer:
         if model_id:
             values["model_id"] = model_id
         answer = await self._post("/model-versions/create", **values, tags=_pairs(tags))
-        return _version(answer["model_version"])
+        return _version_in(answer)
 
     async def search_model_versions(
         self, name: str, tag: str | None = None, value: str = "", *, limit: int = 100
@@ -197,19 +219,19 @@ class MlflowServer:
 
     async def get_model_version(self, name: str, version: int) -> ModelVersion | None:
         try:
-            return _version((await self._get("/model-versions/get", name=name, version=str(version)))["model_version"])
+            return _version_in(await self._get("/model-versions/get", name=name, version=str(version)))
         except TrackingNotFound:
             return None
 
     async def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion | None:
         try:
-            return _version((await self._get("/registered-models/alias", name=name, alias=alias))["model_version"])
+            return _version_in(await self._get("/registered-models/alias", name=name, alias=alias))
         except TrackingNotFound:
             return None
 
     async def get_download_uri(self, name: str, version: int) -> str:
         answer = await self._get("/model-versions/get-download-uri", name=name, version=str(version))
-        return str(answer["artifact_uri"])
+        return _artifact_uri(answer)
 
     async def set_alias(self, name: str, alias: str, version: int) -> None:
         await self._post("/registered-models/alias", name=name, alias=alias, version=str(version))
@@ -227,7 +249,7 @@ class MlflowServer:
         answer = await self._post(
             "/webhooks", name=name, url=url, events=[_event(each) for each in events], secret=secret, status="ACTIVE"
         )
-        return _webhook(answer["webhook"])
+        return _webhook_in(answer)
 
     async def list_webhooks(self) -> Sequence[Webhook]:
         return [_webhook(each) async for page in self._pages("/webhooks") for each in page.get("webhooks") or []]
@@ -253,6 +275,38 @@ def _tag_filter(tag: str, value: str) -> str:
     return f"tags.`{tag}` = {_quoted(value)}"
 
 
+@_understood
+def _experiment(answer: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = answer["experiment"]
+    return {**found, "experiment_id": str(found["experiment_id"])}
+
+
+@_understood
+def _experiment_id(answer: Mapping[str, Any]) -> str:
+    return str(answer["experiment_id"])
+
+
+@_understood
+def _artifact_uri(answer: Mapping[str, Any]) -> str:
+    return str(answer["artifact_uri"])
+
+
+@_understood
+def _run_in(answer: Mapping[str, Any]) -> TrackedRun:
+    return _run(answer["run"])
+
+
+@_understood
+def _version_in(answer: Mapping[str, Any]) -> ModelVersion:
+    return _version(answer["model_version"])
+
+
+@_understood
+def _webhook_in(answer: Mapping[str, Any]) -> Webhook:
+    return _webhook(answer["webhook"])
+
+
+@_understood
 def _run(run: Mapping[str, Any]) -> TrackedRun:
     info, data = run["info"], run.get("data") or {}
     return TrackedRun(
@@ -265,6 +319,7 @@ def _run(run: Mapping[str, Any]) -> TrackedRun:
     )
 
 
+@_understood
 def _version(version: Mapping[str, Any]) -> ModelVersion:
     return ModelVersion(
         name=version["name"],
@@ -285,6 +340,7 @@ def _event(name: str) -> dict[str, str]:
     return {"entity": entity.upper(), "action": action.upper()}
 
 
+@_understood
 def _webhook(webhook: Mapping[str, Any]) -> Webhook:
     return Webhook(
         id=webhook["webhook_id"],

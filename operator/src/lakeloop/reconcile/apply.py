@@ -45,7 +45,7 @@ async def apply_plan(kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan,
     `run_effect` raises, and KubernetesError for the rest. What was done before stays: the next pass goes on from there.
     """
     owner = reference(obj)
-    logger.debug("%s: %s", plan.policy, plan.reason, extra=_context(owner))
+    logger.debug("%s: %s", plan.policy, plan.reason, extra=_context(owner, plan))
     version = obj["metadata"]["resourceVersion"]
     if plan.finalizer:
         version = await _with_finalizer(kubernetes, obj, owner)
@@ -97,7 +97,7 @@ async def _guarded(manifest: Manifest, call: Awaitable[Any]) -> None:
 
 
 async def _write_status(kubernetes: Kubernetes, owner: ObjectRef, plan: Plan, version: str) -> None:
-    logger.info("%s: %s", plan.policy, plan.reason, extra=_context(owner))
+    logger.info("%s: %s", plan.policy, plan.reason, extra=_context(owner, plan))
     await kubernetes.patch_status(owner, plan.status or {}, resource_version=version)
 
 
@@ -128,5 +128,7 @@ async def _without_finalizer(kubernetes: Kubernetes, owner: ObjectRef) -> None:
         await kubernetes.set_finalizers(owner, finalizers, resource_version=now["metadata"]["resourceVersion"])
 
 
-def _context(owner: ObjectRef) -> dict[str, str]:
-    return {"kind": owner.kind, "namespace": owner.namespace, "object": owner.name}
+def _context(owner: ObjectRef, plan: Plan) -> dict[str, Any]:
+    run = ((plan.status or {}).get("run") or {}).get("number")
+    about = {"kind": owner.kind, "namespace": owner.namespace, "object": owner.name, "policy": plan.policy}
+    return about | ({"run": run} if run is not None else {})

@@ -150,7 +150,7 @@ class ModelDeploymentReconciler:
             and stable.revision not in servers
             and not (wanted.target and wanted.target.revision == stable.revision)
         ):
-            recovery = (await self._fixed(server, deployment, spec, stable.version)).target
+            recovery = await self._recovery(server, deployment, spec, stable.version)
         alias, found = spec.model.alias, wanted.target
         return server, Observed(
             deployment=deployment,
@@ -163,6 +163,14 @@ class ModelDeploymentReconciler:
             reports=await self._all_reports(deployment, servers),
             alias_moved=self._moves.when(spec.model.name, alias, found.registered.version) if alias and found else None,
         )
+
+    async def _recovery(
+        self, server: TrackingServer, deployment: ModelDeployment, spec: EffectiveDeploymentSpec, version: int
+    ) -> Target | None:
+        try:
+            return (await self._fixed(server, deployment, spec, version)).target
+        except TrackingError:
+            return None  # the next look may find it
 
     async def _children(
         self, namespace: str, name: str
@@ -180,7 +188,7 @@ class ModelDeploymentReconciler:
         servers = [
             servers_of(each, there)
             for each in deployments
-            if not each["metadata"].get("deletionTimestamp") and names.REVISION in each["metadata"]["labels"]
+            if not each["metadata"].get("deletionTimestamp") and _is_ours(each["metadata"]["labels"])
         ]
         live = {("ConfigMap", each["metadata"]["name"]): each for each in configs}
         for kind, found in (("Service", service), ("PodDisruptionBudget", budget), ("NetworkPolicy", policy)):
@@ -330,7 +338,9 @@ class ModelDeploymentReconciler:
         rollout, old = after.last_rollout, before.last_rollout
         if rollout and rollout.serving_time and rollout.serving_time != (old.serving_time if old else None):
             begun = rollout.alias_moved_time or rollout.observed_time or now
-            self._telemetry.rollout("completed", max(0.0, (rollout.serving_time - begun).total_seconds()))
+            took = max(0.0, (rollout.serving_time - begun).total_seconds())
+            why = after.history[0].reason if after.history else ""
+            self._telemetry.rollout("completed", took if why == "AliasMoved" else None)
         known = {(each.revision, each.time) for each in before.rejected or ()}
         for each in after.rejected or ():
             if (each.revision, each.time) not in known:
@@ -353,6 +363,11 @@ class _Effects:
                 await self._server.set_model_version_tag(effect.model, effect.version, effect.key, effect.value)
         except TrackingError as error:
             logger.warning("tag %s of %s/%s not written: %s", effect.key, effect.model, effect.version, error.message)
+
+
+def _is_ours(labels: Mapping[str, str]) -> bool:
+    """Whether a Deployment has the labels by which it is known; without, it is made anew."""
+    return names.REVISION in labels and labels.get(names.MODEL_VERSION, "").isdecimal()
 
 
 def _field_of(deployment: ModelDeployment, error: ManifestRefused) -> str:

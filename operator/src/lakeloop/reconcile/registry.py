@@ -54,6 +54,10 @@ class WebhookKeeper:
                 if error.message != told:
                     told = error.message
                     logger.warning("no registry webhook yet, changes are seen by looking again: %s", told)
+            except Exception:
+                # Without webhooks all goes on, a little slower; without this the operator would end.
+                told, wait = "", RETRY_SECONDS
+                logger.exception("the registry webhook could not be looked after")
             await asyncio.sleep(wait)
 
     async def _auth(self) -> BasicAuth | None:

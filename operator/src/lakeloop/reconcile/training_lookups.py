@@ -96,7 +96,7 @@ class Sources:
         written = await store.read(where)
         if written is None:
             return await self._new_manifest(sit, access, store, uri, index, ingest)
-        manifest = json.loads(written)
+        manifest = _manifest(written, where, index)
         base, files = manifest.get("baseVersion"), len(manifest["files"])
         # Nothing to load: the run reads the table as it is.
         version = base if not files else None
@@ -119,7 +119,7 @@ class Sources:
         except TableNotFound:
             base = None
         if ingest.files == "New" and base is not None:
-            before = await self._manifests(store, ingestion.manifest_folder(uri, job_uid))
+            before = await self._manifests(store, ingestion.manifest_folder(uri, job_uid), index)
             committed = await self.tables.known_app_ids(access, uri, tuple(before))
             files = ingestion.not_yet_ingested(files, before, committed)
         if not files and base is None:
@@ -128,13 +128,13 @@ class Sources:
         content = ingestion.manifest(run_uid, ingest.from_, files, base)
         return WriteManifest(ingestion.manifest_uri(uri, job_uid, run_uid), content)
 
-    async def _manifests(self, store: ObjectStore, folder: str) -> dict[str, Mapping[str, Any]]:
+    async def _manifests(self, store: ObjectStore, folder: str, index: int) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for each in await store.list(folder):
             uid = ingestion.run_uid_of(each.uri)
             content = await store.read(each.uri) if uid else None
             if uid and content:
-                found[uid] = json.loads(content)
+                found[uid] = _manifest(content, each.uri, index)
         return found
 
     async def ingested(self, sit: Situation) -> dict[str, int]:
@@ -180,7 +180,7 @@ class Sources:
         except StorageError as error:
             problem = Problem(error.reason, error.message, _STORAGE_FIELD, "Infrastructure")
             raise ProblemFound(problem) from error
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return document if isinstance(document, Mapping) else None
 
@@ -237,6 +237,20 @@ class Sources:
             return None
         data = secret.get("data") or {}
         return {key: base64.b64decode(value).decode(errors="replace").strip() for key, value in data.items()}
+
+
+def _manifest(content: bytes, uri: str, index: int) -> Mapping[str, Any]:
+    try:
+        document: Mapping[str, Any] = json.loads(content)
+        if all(isinstance(each["uri"], str) and isinstance(each["etag"], str) for each in document["files"]):
+            base = document.get("baseVersion")
+            if base is None or (isinstance(base, int) and base >= 0):
+                return document
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    # Left out, its files would be loaded once more.
+    message = f"{uri} is no manifest of an ingestion: put it right, or delete it if no run has used it"
+    raise ProblemFound(Problem("ManifestUnreadable", message, f"spec.inputs[{index}].ingest", "Data"))
 
 
 async def _listed(store: ObjectStore, prefix: str) -> list[ingestion.SourceFile]:

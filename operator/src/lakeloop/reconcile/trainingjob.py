@@ -1,8 +1,10 @@
 """One pass over a TrainingJob: gather, decide, apply."""
 
 import logging
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from lakeloop.domain.training.lookups import Lookup, next_lookup
 from lakeloop.domain.training.observed import Observed, Problem
 from lakeloop.domain.training.situation import Situation, identity, warning
 from lakeloop.reconcile.apply import ManifestRefused, apply_plan
+from lakeloop.reconcile.protocol import Telemetry
 from lakeloop.reconcile.training_effects import TrainingEffects, refusal_of
 from lakeloop.reconcile.training_lookups import ProblemFound, Sources
 from lakeloop.render.training.names import Platform, pods_of
@@ -43,12 +46,14 @@ class TrainingJobReconciler:
         stores: ObjectStores,
         clock: Clock,
         platform: Platform,
+        telemetry: Telemetry,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._kubernetes = kubernetes
         self._sources = Sources(kubernetes, tracking, tables, stores)
         self._clock = clock
         self._platform = platform
+        self._telemetry = telemetry
         self._new_uid = new_uid
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -57,7 +62,8 @@ class TrainingJobReconciler:
         if raw is None:
             return None
         try:
-            observed = await self.gather(raw)
+            with self._timed("gather"):
+                observed = await self.gather(raw)
         except InvalidObject as error:
             plan = self._unreadable(raw, error)
             await apply_plan(self._kubernetes, raw, plan, _no_effect)
@@ -66,15 +72,18 @@ class TrainingJobReconciler:
 
     async def _decide_and_apply(self, observed: Observed) -> float | None:
         now = self._clock.now()
-        plan = decide(observed, now)
+        with self._timed("decide"):
+            plan = decide(observed, now)
         sit = Situation(observed, now.replace(microsecond=0))
         try:
-            await apply_plan(self._kubernetes, observed.raw, plan, TrainingEffects(self._sources, sit))
+            with self._timed("apply"):
+                await apply_plan(self._kubernetes, observed.raw, plan, TrainingEffects(self._sources, sit))
         except ProblemFound as found:
             problem: Problem = found.problem
         except ManifestRefused as error:
             problem = refusal_of(error, sit)
         else:
+            self._count(sit, plan)
             return plan.requeue_after
         # What was refused is one more thing that was seen: it is decided what follows from it.
         logger.info("%s: refused: %s", plan.policy, problem.text, extra=_context(observed))
@@ -85,7 +94,28 @@ class TrainingJobReconciler:
         plan = decide(again, now)
         effects = TrainingEffects(self._sources, Situation(again, now.replace(microsecond=0)))
         await apply_plan(self._kubernetes, raw, plan, effects)
+        self._count(sit, plan)
         return plan.requeue_after
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._telemetry.phase(KIND, phase, time.perf_counter() - began)
+
+    def _count(self, sit: Situation, plan: Plan) -> None:
+        """A run that this pass has ended."""
+        if sit.run is None:
+            return
+        if sit.observed.job.metadata.deletion_timestamp is not None:
+            if plan.finalizer is False:
+                self._telemetry.run("Stopped")
+            return
+        phase = ((plan.status or {}).get("run") or {}).get("phase")
+        if phase in TERMINAL_PHASES:
+            self._telemetry.run(phase)
 
     async def gather(self, raw: Mapping[str, Any]) -> Observed:
         """What is: the object's pods, and then only what its state makes it necessary to know.
@@ -157,6 +187,7 @@ def _names(observed: Observed) -> tuple[str, str]:
     return observed.job.metadata.namespace, observed.job.metadata.name
 
 
-def _context(observed: Observed) -> dict[str, str]:
+def _context(observed: Observed) -> dict[str, Any]:
     namespace, name = _names(observed)
-    return {"kind": KIND, "namespace": namespace, "object": name}
+    run = observed.job.status.run
+    return {"kind": KIND, "namespace": namespace, "object": name} | ({"run": run.number} if run else {})

@@ -176,7 +176,9 @@ def _check_container(container: Any, rendered: Mapping[str, Any], main: str, pat
     for i, port in enumerate(_list(container.get("ports", []), f"{path}.ports")):
         for key in ("hostPort", "hostIP"):
             if _mapping(port, f"{path}.ports[{i}]").get(key):
-                raise TemplateRefused(f"{path}.ports[{i}].{key}", "a pod must not share the node's network: take it away")
+                raise TemplateRefused(
+                    f"{path}.ports[{i}].{key}", "a pod must not share the node's network: take it away"
+                )
     for i, variable in enumerate(_list(container.get("env", []), f"{path}.env")):
         _check_variable(_mapping(variable, f"{path}.env[{i}]"), f"{path}.env[{i}]")
     own = rendered.get(name)

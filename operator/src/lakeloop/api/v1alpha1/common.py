@@ -34,7 +34,9 @@ def _with_a_port(url: str) -> str:
 
 Endpoint = Annotated[
     str,
-    StringConstraints(pattern=rf"^https?://({_HOST}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?$", max_length=512),
+    StringConstraints(
+        pattern=rf"^https?://({_HOST}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?$", max_length=512
+    ),
     AfterValidator(_with_a_port),
     Field(
         json_schema_extra={

@@ -1,6 +1,7 @@
 """What there is when a ModelDeployment is reconciled, read once and then looked at only."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,8 @@ from lakeloop.render.serving import names
 
 DIGEST_TAG: Final = "lakeloop.io/digest"
 INPUT_TAG: Final = "lakeloop.io/input."
+_REASON: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
+_LARGEST_VERSION: Final = 2**53
 JOB_TAG: Final = "lakeloop.io/training-job"
 
 
@@ -63,7 +66,7 @@ class Registered:
 
 def _trained_on(name: str, value: str) -> TrainedOn:
     uri, at, version = value.rpartition("@")
-    if not at or not version.isdecimal():
+    if not at or not re.fullmatch(r"[0-9]{1,16}", version) or int(version) > _LARGEST_VERSION:
         return TrainedOn(name=name, uri=value)
     return TrainedOn(name=name, uri=uri, version=int(version))
 
@@ -218,9 +221,10 @@ def _last_words(message: str) -> tuple[str, str]:
     """Reason and message of the server's termination message; empty where it is not one."""
     try:
         value = json.loads(message)
-        return str(value["reason"]), str(value["message"])
-    except (ValueError, TypeError, KeyError):
+        reason, told = str(value["reason"]), str(value["message"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return "", ""
+    return (reason, told) if _REASON.fullmatch(reason) else ("", "")
 
 
 def _waiting(container: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:

@@ -1,8 +1,14 @@
-"""What a driver pod says of its attempt: waiting, at work, done with a result, or dead without one."""
+"""What a driver pod says of its attempt: waiting, at work, done with a result, or dead without one.
 
+The driver runs the user's code, which may write what the driver itself would not: nothing that it says is taken before
+it was looked at.
+"""
+
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -15,6 +21,11 @@ _IMAGE_REASONS: Final = frozenset(
 )
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _EVICTIONS: Final = frozenset({"Evicted", "Preempting", "Terminated", "NodeShutdown", "Shutdown"})
+_REASON: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
+_MOST_METRICS: Final = 64
+"""Kept in status; MLflow has them all."""
+_LONGEST_NAME: Final = 250
+_LARGEST_VERSION: Final = 2**53
 _FINAL_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -93,13 +104,17 @@ def read_result(document: Mapping[str, Any] | None, uid: str, attempt: int) -> R
     return Result(
         succeeded=succeeded,
         inputs=versions(own),
-        metrics={str(k): float(v) for k, v in _map(own.get("metrics")).items() if _is_number(v)},
-        objective=(str(objective["metric"]), float(objective["value"]))
+        metrics=dict(itertools.islice(_metrics(_map(own.get("metrics"))), _MOST_METRICS)),
+        objective=(str(objective["metric"])[:_LONGEST_NAME], float(objective["value"]))
         if isinstance(objective, Mapping) and "metric" in objective and _is_number(objective.get("value"))
         else None,
-        model=own.get("model") if isinstance(own.get("model"), Mapping) else None,
+        model={k: v for k, v in _map(own.get("model")).items() if isinstance(v, str)} or None,
         failure=None if succeeded else _failure(_map(own.get("failure"))),
     )
+
+
+def _metrics(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    return ((key, float(value)) for key, value in found.items() if _is_number(value) and len(key) <= _LONGEST_NAME)
 
 
 def versions(document: Mapping[str, Any]) -> Mapping[str, int]:
@@ -108,8 +123,12 @@ def versions(document: Mapping[str, Any]) -> Mapping[str, int]:
     return {
         str(each["name"]): each["version"]
         for each in (found if isinstance(found, Sequence) else ())
-        if isinstance(each, Mapping) and "name" in each and isinstance(each.get("version"), int)
+        if isinstance(each, Mapping) and "name" in each and _is_version(each.get("version"))
     }
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_VERSION
 
 
 def waiting(pod: Manifest) -> tuple[str, str] | None:
@@ -168,7 +187,8 @@ def _infrastructure(reason: str, message: str, field: str | None = None) -> Driv
 def _failure(failure: Mapping[str, Any]) -> DriverFailure:
     known: tuple[FailureClass, ...] = get_args(FailureClass)
     kind: FailureClass = next((each for each in known if each == failure.get("class")), "Application")
-    reason = str(failure.get("reason") or "DriverFailed")
+    told = failure.get("reason")
+    reason = told if isinstance(told, str) and _REASON.fullmatch(told) else "DriverFailed"
     field = failure.get("field")
     return DriverFailure(
         failure=kind,
@@ -196,7 +216,7 @@ def _own(document: Mapping[str, Any] | None, uid: str, attempt: int) -> Mapping[
 def _parsed(text: Any) -> Mapping[str, Any] | None:
     try:
         document = json.loads(text) if text else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return document if isinstance(document, Mapping) else None
 
@@ -206,5 +226,10 @@ def _map(value: Any) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    # A NaN is JSON to Python and to nobody else.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        # A NaN is JSON to Python and to nobody else.
+        return math.isfinite(value)
+    except OverflowError:
+        return False
