@@ -383,6 +383,22 @@ def rejected_second() -> World:
     return world
 
 
+@pytest.mark.parametrize("suspend", [False, True])
+def test_an_action_of_a_later_release_is_answered_once(suspend: bool) -> None:
+    world = serving(1, suspend=suspend) if not suspend else World(suspend=True)
+    before = world.deployments()
+    world.annotations |= {f"lakeloop.io/{each}": "7" for each in ("promote", "abort", "rollback", "approve")}
+    plan = world.act()
+    said = {event.message.partition(":")[0]: event for event in plan.events if event.reason == "ActionNotImplemented"}
+    assert set(said) == {f"lakeloop.io/{each}" for each in ("promote", "abort", "rollback", "approve")}
+    assert {event.type for event in said.values()} == {"Warning"}
+    assert world.status["lastHandled"] == {"promote": "7", "abort": "7", "rollback": "7", "approve": "7"}
+    assert [event for event in world.act().events if event.reason == "ActionNotImplemented"] == []
+    assert world.deployments() == before
+    world.annotations["lakeloop.io/promote"] = "8"
+    assert [e.reason for e in world.act().events] == ["ActionNotImplemented"]
+
+
 def test_retry_is_honoured_once() -> None:
     world = rejected_second()
     world.tags[2] = {**TAGS, rejected_tag(NAMESPACE, "churn"): "EnvironmentMismatch"}

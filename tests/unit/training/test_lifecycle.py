@@ -467,3 +467,44 @@ async def test_runs_that_are_superseded_or_deleted_are_counted() -> None:
     await world.settle()
     assert not world.exists
     assert world.telemetry.runs == ["Stopped", "Stopped"]
+
+
+async def test_a_suspension_that_is_none_changes_nothing_and_is_answered_once() -> None:
+    world = World()
+    world.apply()
+    world.annotate(SUSPEND, "on-1")
+    await world.settle()
+    assert world.condition("Suspended") == ("True", "Suspended")
+    world.annotate(SUSPEND, "false")
+    await world.settle()
+    assert world.condition("Suspended") == ("True", "Suspended"), "the last one that was in its form still holds"
+    assert world.status["lastHandled"] == {"suspend": "on-1", "suspend-refused": "false"}
+    said = [event.message for _, event in world.kubernetes.events if event.reason == "InvalidAction"]
+    assert said == ["lakeloop.io/suspend: false is neither on-<id> nor off-<id>: write one of these, with any new id"]
+    world.annotate(SUSPEND, "off-2")
+    await world.settle()
+    assert world.run["phase"] == "Submitting"
+
+
+async def test_an_action_that_is_none_is_answered_once() -> None:
+    world = World()
+    world.apply()
+    world.annotate("lakeloop.io/runnow", "1")
+    await world.until_succeeded()
+    world.restart()
+    await world.settle()
+    said = [event.message for _, event in world.kubernetes.events if event.reason == "UnknownAction"]
+    assert len(said) == 1
+    assert "lakeloop.io/run-now" in said[0]
+    assert world.status["lastHandled"] == {"runnow": "1"}
+
+
+async def test_an_id_of_any_length_starts_one_run() -> None:
+    world = World()
+    await world.until_succeeded()
+    world.annotate(RUN_NOW, "x" * 200_000)
+    await world.settle()
+    world.ends(world.result())
+    await world.settle()
+    assert world.run["number"] == 2
+    assert len(str(world.status)) < 10_000

@@ -85,7 +85,7 @@ class ModelDeploymentStatus(ApiModel):
 
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that this is about.")
     last_handled: LastHandled | None = Field(
-        default=None, description="Id of the last action of each kind that was honoured."
+        default=None, description="Id of the last action of each kind that was honoured, or answered."
     )
     conditions: Conditions | None = Field(
         default=None,

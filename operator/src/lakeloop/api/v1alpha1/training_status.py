@@ -139,7 +139,7 @@ class TrainingJobStatus(ApiModel):
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that this is about.")
     training_spec_hash: str | None = Field(default=None, description="Hash of the training spec last acted on.")
     last_handled: LastHandled | None = Field(
-        default=None, description="Id of the last action of each kind that was honoured."
+        default=None, description="Id of the last action of each kind that was honoured, or answered."
     )
     conditions: Conditions | None = Field(
         default=None,

@@ -1,9 +1,11 @@
 """What a ModelDeployment's pass does: from what was observed to a plan."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from lakeloop.api.v1alpha1.actions import refusals, request_id
 from lakeloop.api.v1alpha1.deployment_status import (
     Candidate,
     LastRollout,
@@ -30,7 +32,7 @@ from lakeloop.status.deployment import (
     with_rejected,
 )
 
-RETRY: Final = "lakeloop.io/retry"
+RETRY: Final = "retry"
 SETTLE_SECONDS: Final = 2.0
 """From a change of what the Service selects until every node's proxy has followed. A server that is taken away answers
 for another `DRAIN_LEAST_SECONDS`, so that this need not be the worst case."""
@@ -40,7 +42,12 @@ REPORT_SECONDS: Final = 10.0
 
 def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
     """The plan for one pass over a ModelDeployment that is not being deleted, and whose spec can be acted on."""
-    status = _handled(observed)
+    status, answers = _handled(observed)
+    plan = _decided(observed, status, now, settings)
+    return replace(plan, events=[*plan.events, *answers])
+
+
+def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, settings: Settings) -> Plan:
     if observed.spec.suspend:
         return _suspended(observed, status, now)
     status = _with_clock_reset(status, now)
@@ -62,14 +69,22 @@ def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
     )
 
 
-def _handled(observed: Observed) -> ModelDeploymentStatus:
-    """The status with the action `retry`, if it is new, taken note of: nothing is rejected any longer."""
-    status = observed.deployment.status
-    asked = observed.deployment.metadata.annotations.get(RETRY)
+def _handled(observed: Observed) -> tuple[ModelDeploymentStatus, list[Event]]:
+    """The status with new actions taken note of, and the answers to those that are not done.
+
+    After `retry` nothing is rejected any longer.
+    """
+    status, annotations = observed.deployment.status, observed.deployment.metadata.annotations
     handled = dict(status.last_handled or {})
-    if not asked or handled.get("retry") == asked:
-        return status
-    return status.model_copy(update={"last_handled": {**handled, "retry": asked}, "rejected": None})
+    refused = refusals("ModelDeployment", annotations, handled)
+    asked = request_id(annotations, RETRY)
+    again = asked is not None and handled.get(RETRY) != asked
+    if not refused and not again:
+        return status, []
+    new = {each.key: each.id for each in refused} | ({RETRY: asked} if again and asked else {})
+    update: dict[str, object] = {"last_handled": {**handled, **new}} | ({"rejected": None} if again else {})
+    answers = [Event("Warning", each.reason, shortened(each.message)) for each in refused]
+    return status.model_copy(update=update), answers
 
 
 def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDeploymentStatus:

@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from lakeloop.api.v1alpha1.actions import refusals
 from lakeloop.domain.plan import Plan
 from lakeloop.domain.training import active, policies
 from lakeloop.domain.training.observed import Observed
-from lakeloop.domain.training.situation import FINALIZER, Situation
+from lakeloop.domain.training.situation import FINALIZER, Situation, warning
 
 Policy = Callable[[Situation], Plan | None]
 
@@ -31,8 +32,19 @@ def decide(observed: Observed, now: datetime) -> Plan:
     for policy in (*CHAIN, *(RUN_CHAIN if sit.run is not None else ()), AT_REST):
         plan = policy(sit)
         if plan is not None:
-            return _with_finalizer(sit, plan)
+            return _with_finalizer(sit, _with_answers(sit, plan))
     return Plan("none", "nothing is to be done")
+
+
+def _with_answers(sit: Situation, plan: Plan) -> Plan:
+    """Actions that are not done are answered, once, whatever else there is to do."""
+    meta = sit.observed.job.metadata
+    found = refusals("TrainingJob", meta.annotations, sit.status.last_handled)
+    if not found or meta.deletion_timestamp is not None or plan.status is None:
+        return plan
+    handled = {**(plan.status.get("lastHandled") or {}), **{each.key: each.id for each in found}}
+    events = [warning(each.reason, each.message) for each in found]
+    return replace(plan, status={**plan.status, "lastHandled": handled}, events=[*plan.events, *events])
 
 
 def _with_finalizer(sit: Situation, plan: Plan) -> Plan:

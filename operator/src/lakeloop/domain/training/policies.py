@@ -71,7 +71,7 @@ def stop(sit: Situation) -> Plan | None:
 
 def suspended(sit: Situation) -> bool:
     """By the spec, or by the newest action. An action `off-…` takes back an action `on-…`, not the spec."""
-    action = sit.observed.job.metadata.annotations.get(SUSPEND) or sit.handled(SUSPEND) or ""
+    action = sit.asked(SUSPEND) or sit.handled(SUSPEND) or ""
     return sit.spec.suspend or action.startswith("on-")
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
+from lakeloop.api.v1alpha1.actions import request_id
 from lakeloop.api.v1alpha1.defaults import EffectiveTrainingSpec, effective_training_spec
 from lakeloop.api.v1alpha1.spec_hash import HASHED_PARTS, HASHED_SPARK_PARTS, training_spec_hash
 from lakeloop.api.v1alpha1.trainingjob import TERMINAL_PHASES, Run, Summary, TrainingJobSpec, TrainingJobStatus
@@ -100,10 +101,14 @@ class Situation:
         """The id of the action of this kind (`run-now`) that was honoured last."""
         return (self.status.last_handled or {}).get(action.partition("/")[2])
 
+    def asked(self, action: str) -> str | None:
+        """The id of an action that is asked for, honoured or not."""
+        return request_id(self.observed.job.metadata.annotations, action.partition("/")[2])
+
     def requested(self, action: str) -> str | None:
         """The id of an action that is asked for and was not honoured yet."""
-        value = self.observed.job.metadata.annotations.get(action, "")
-        return value if value and value != self.handled(action) else None
+        value = self.asked(action)
+        return value if value != self.handled(action) else None
 
     def handled_with(self, *actions: str) -> Mapping[str, str] | None:
         """`lastHandled`, with the present ids of these actions."""
