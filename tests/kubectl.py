@@ -41,6 +41,11 @@ class Kubectl:
         stored: dict[str, Any] = json.loads(self("apply", "-f", "-", "-o", "json", *flags, stdin=json.dumps(obj)))
         return stored
 
+    def storage_secret(self, name: str = "lakeloop-storage") -> None:
+        """Makes a Secret with keys for a store."""
+        keys = ("--from-literal=AWS_ACCESS_KEY_ID=me", "--from-literal=AWS_SECRET_ACCESS_KEY=hunter2")
+        self("create", "secret", "generic", name, *keys)
+
     def get(self, *what: str) -> dict[str, Any]:
         """The object, or the list, as the API server has it."""
         found: dict[str, Any] = json.loads(self("get", *what, "-o", "json"))

@@ -56,6 +56,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no inputs": (job(inputs=[]), "spec.inputs in body should have at least 1 items"),
     "too many inputs": (job(inputs=[INPUT | {"name": f"a{i}"} for i in range(17)]), "must have at most 16 items"),
     "two inputs of one name": (job(inputs=[INPUT, INPUT]), 'Duplicate value: {"name":"a"}'),
+    "two views of one name": (
+        job(inputs=[INPUT, INPUT | {"name": "A"}], dataset={"target": "t", "query": "q"}),
+        "write names that differ otherwise",
+    ),
     "unknown value": (ingest(format="xml"), 'supported values: "json", "csv", "parquet"'),
     "quantity that is none": (job(spark={"driver": {"memory": "much"}}), "spec.spark.driver.memory"),
     "negative memory": (job(spark={"driver": {"memory": "-1Gi"}}), "spec.spark.driver.memory"),
@@ -155,11 +159,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # registry
     "alias that MLflow keeps": (job(register={"model": "m", "alias": "latest"}), "write another alias"),
     "alias like a version": (deployment(model={"name": "m", "alias": "V2"}), "write another alias"),
+    "tag of ours": (job(register={"model": "m", "tags": {"lakeloop.io/run": "1"}}), "write another name"),
+    "tag of ours on the run": (job(tracking={"tags": {"lakeloop.io/run-uid": "1"}}), "write another name"),
     "model name with a slash": (job(register={"model": "a/b"}), "spec.register.model"),
     # spark
     "secret in a Spark setting": (conf("spark.hadoop.fs.s3a.secret.key"), "no credential in a Spark setting"),
     "access key in a Spark setting": (conf("spark.hadoop.fs.s3a.access.key"), "no credential in a Spark setting"),
     "password in a Spark setting": (conf("spark.ssl.keyPassword"), "no credential in a Spark setting"),
+    "account key in a Spark setting": (
+        conf("spark.hadoop.fs.azure.account.key.lake"),
+        "no credential in a Spark setting",
+    ),
+    "variable of the driver in a Spark setting": (
+        conf("spark.kubernetes.driverEnv.A"),
+        "the operator decides where the pods run",
+    ),
+    "overhead of the driver in a Spark setting": (conf("spark.driver.memoryOverhead"), "the operator decides"),
+    "endpoint in a Spark setting": (conf("spark.hadoop.fs.s3a.endpoint"), "write those in spec.storage"),
+    "driver of one byte": (job(spark={"driver": {"memory": 1}}), "a driver needs a memory of at least 450Mi"),
+    "driver without its unit": (job(spark={"driver": {"memory": "512"}}), "a driver needs a memory of at least 450Mi"),
+    "executor too small": (job(spark={"executor": {"memory": "400Mi"}}), "an executor needs a memory of at least"),
     "master in a Spark setting": (conf("spark.master"), "the operator decides where the pods run"),
     "volume in a Spark setting": (
         conf("spark.kubernetes.executor.volumes.hostPath.a.mount.path"),

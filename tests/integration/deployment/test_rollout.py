@@ -34,7 +34,7 @@ def registry() -> Iterator[FakeRegistry]:
 def operator(
     apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path
 ) -> Iterator[OperatorProcess]:
-    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    kubectl.storage_secret()
     with OperatorProcess(
         apiserver.kubeconfig, tmp_path, namespace=kubectl.namespace, tracking_uri=registry.url
     ) as process:
@@ -234,6 +234,9 @@ async def test_what_is_missing_is_waited_for_and_named(
     await deployed.apply(model={"name": "churn", "version": 2}, storage={"secretRef": {"name": "mine"}})
     await deployed.until(lambda s: condition(s, "Stalled") == ("True", "SecretNotFound"))
     kubectl("create", "secret", "generic", "mine", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    await deployed.until(lambda s: condition(s, "Stalled") == ("True", "SecretIncomplete"))
+    kubectl("delete", "secret", "mine")
+    kubectl.storage_secret("mine")
     await deployed.until(serves(2))
     events = kubectl("get", "events", "-o", "jsonpath={.items[*].reason}").split()
     assert {"ModelNotFound", "AliasNotFound", "VersionNotFound", "SecretNotFound", "RolloutCompleted"} <= set(events)

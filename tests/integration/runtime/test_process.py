@@ -33,7 +33,7 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture
 def start(apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path) -> Iterator[Start]:
-    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    kubectl.storage_secret()
     started: list[OperatorProcess] = []
 
     def begin(name: str = "operator-0", **env: str) -> OperatorProcess:
@@ -217,14 +217,6 @@ def test_probes_metrics_and_logs_say_what_goes_on(start: Start, kubectl: Kubectl
 
 def test_every_run_that_ends_is_counted_and_told(start: Start, kubectl: Kubectl) -> None:
     """Also those that end within a moment of their start."""
-    kubectl(
-        "create",
-        "secret",
-        "generic",
-        "lake",
-        "--from-literal=AWS_ACCESS_KEY_ID=x",
-        "--from-literal=AWS_SECRET_ACCESS_KEY=y",
-    )
     process = start(LAKELOOP_STORAGE_WAREHOUSE="")
     process.wait_until_leading()
     inputs = [{"name": "a", "table": "sales.customers"}]
@@ -233,7 +225,6 @@ def test_every_run_that_ends_is_counted_and_told(start: Start, kubectl: Kubectl)
             **TRAINING_SPEC,
             "explanation": {"method": "None"},
             "inputs": inputs,
-            "storage": {"secretRef": {"name": "lake"}},
         }
         kubectl.apply(
             {"apiVersion": "lakeloop.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": f"j{i}"}, "spec": spec}
@@ -258,7 +249,7 @@ def test_what_the_chart_grants_is_enough(
         kubectl.apply({**role, "rules": granted})
         kind = "clusterrolebinding" if scope == "cluster" else "rolebinding"
         kubectl("create", kind, name, f"--clusterrole={name}", f"--user={user}")
-    kubectl("create", "secret", "generic", "lakeloop-storage", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    kubectl.storage_secret()
     kubectl.apply(deployment())
     with OperatorProcess(
         apiserver.kubeconfig_for(user), tmp_path, namespace=kubectl.namespace, tracking_uri=registry.url

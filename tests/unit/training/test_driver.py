@@ -72,9 +72,7 @@ JSON = st.recursive(
 )
 
 
-@given(
-    st.fixed_dictionaries({}, optional={key: JSON for key in ("inputs", "metrics", "objective", "model", "failure")})
-)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("inputs", "metrics", "objective", "model", "failure"), JSON)))
 def test_whatever_it_says_is_read(parts: dict[str, Any]) -> None:
     for base in (GOOD, FAILED):
         assert read_result({**base, **parts}, "u", 1) is not None

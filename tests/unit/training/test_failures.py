@@ -37,6 +37,10 @@ def mlflow_password(world: World) -> None:
     world.tracking.password = "set"
 
 
+def broken_secret(world: World) -> None:
+    world.secret("lakeloop-storage", AWS_ACCESS_KEY_ID="me\n", AWS_SECRET_ACCESS_KEY="right")
+
+
 def half_a_secret(world: World) -> None:
     world.secret("lakeloop-storage", AWS_ACCESS_KEY_ID="me")
 
@@ -65,6 +69,7 @@ WAITING: dict[str, tuple[Callable[[World], None], dict[str, Any], str, str, str]
     "missing bucket": (no_bucket, {}, "Submission", "BucketNotFound", "spec.inputs[0].uri"),
     "wrong credentials": (wrong_key, {}, "Submission", "CredentialsRefused", "spec.storage.secretRef"),
     "missing Secret": (nothing, MISSING_SECRET, "Submission", "SecretNotFound", "spec.storage.secretRef"),
+    "Secret with a line break": (broken_secret, {}, "Submission", "SecretInvalid", "spec.storage.secretRef"),
     "half a Secret": (half_a_secret, {}, "Submission", "SecretIncomplete", "spec.storage.secretRef"),
     "store down": (store_down, {}, "Infrastructure", "StorageUnavailable", "spec.inputs[0].uri"),
     "MLflow down": (mlflow_down, {}, "Infrastructure", "TrackingUnavailable", "spec.tracking"),
@@ -291,6 +296,24 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "Submission",
         "InvalidConf",
         "spec.spark.conf[spark.hadoop.my.api.token]",
+    ),
+    "secret inside a setting": (
+        {"spark": {"conf": {"spark.driver.extraJavaOptions": "-Xss4m -Dmy.password=hunter2"}}},
+        "Submission",
+        "InvalidConf",
+        "spec.spark.conf[spark.driver.extraJavaOptions]",
+    ),
+    "password in an address": (
+        {"spark": {"conf": {"spark.sql.catalog.x.url": "jdbc:postgresql://me:hunter2@db/x"}}},
+        "Submission",
+        "InvalidConf",
+        "spec.spark.conf[spark.sql.catalog.x.url]",
+    ),
+    "a feature twice": (
+        {"dataset": {"target": "t", "features": ["a", "b", "a"]}},
+        "Submission",
+        "InvalidSpec",
+        "spec.dataset.features[2]",
     ),
     "host path": (
         {"spark": {"driver": {"template": {"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}}}},

@@ -46,7 +46,7 @@ from lakeloop.domain.plan import Effect, Event, ObjectRef, Plan
 from lakeloop.reconcile.apply import ManifestRefused, NameTaken, apply_plan
 from lakeloop.reconcile.followers import AliasMoves
 from lakeloop.reconcile.protocol import Telemetry
-from lakeloop.reconcile.tracking_auth import tracking_auth
+from lakeloop.reconcile.secrets import tracking_auth, wrong_with_storage
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.serving import names
 from lakeloop.render.serving.pod import ModelSource, server_template, with_revision
@@ -202,10 +202,8 @@ class ModelDeploymentReconciler:
         namespace, secret = deployment.metadata.namespace, storage_secret_name(spec.storage)
         if secret is not None and not spec.storage.service_account_name:
             found = await self._kubernetes.get(ObjectRef("v1", "Secret", namespace, secret))
-            if found is None:
-                message = f"there is no Secret {secret!r} in namespace {namespace}: make it, with AWS_ACCESS_KEY_ID"
-                problem = Problem("spec.storage.secretRef", "SecretNotFound", f"{message} and AWS_SECRET_ACCESS_KEY")
-                return None, _Wanted(problem=problem)
+            if (wrong := wrong_with_storage(found, secret, namespace)) is not None:
+                return None, _Wanted(problem=Problem("spec.storage.secretRef", *wrong))
         secret = tracking_secret_name(spec.tracking.secret_ref)
         server = self._tracking.connect(await tracking_auth(self._kubernetes, namespace, secret))
         try:

@@ -11,7 +11,7 @@ from lakeloop.adapters.tracking_protocol import BasicAuth, TrackingError, Tracki
 from lakeloop.api.v1alpha1.defaults import TRACKING_SECRET
 from lakeloop.reconcile.followers import Followers
 from lakeloop.reconcile.protocol import Key
-from lakeloop.reconcile.tracking_auth import tracking_auth
+from lakeloop.reconcile.secrets import tracking_auth
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Reads what a run depends on outside, with the object's own credentials. What cannot be had is a Problem."""
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from lakeloop.adapters.object_store_protocol import (
     StorageError,
 )
 from lakeloop.adapters.tracking_protocol import (
-    BasicAuth,
     TrackingDenied,
     TrackingError,
     TrackingServer,
@@ -30,6 +28,7 @@ from lakeloop.domain.plan import ObjectRef
 from lakeloop.domain.training import ingestion
 from lakeloop.domain.training.observed import Problem, SeenRun, SeenVersion, WriteManifest
 from lakeloop.domain.training.situation import Situation
+from lakeloop.reconcile.secrets import tracking_auth, value_of, wrong_with_storage
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.training.names import RUN_UID
 from lakeloop.render.training.run_config import experiment
@@ -201,42 +200,28 @@ class Sources:
     async def server(self, sit: Situation) -> TrackingServer:
         """MLflow, as the object's own user where there is a Secret with one."""
         name = tracking_secret_name(sit.run_spec.tracking.secret_ref)
-        data = await self._secret(sit.identity.namespace, name) or {}
-        user, password = data.get("MLFLOW_TRACKING_USERNAME"), data.get("MLFLOW_TRACKING_PASSWORD")
-        return self.tracking.connect(BasicAuth(user, password) if user and password else None)
+        return self.tracking.connect(await tracking_auth(self.kubernetes, sit.identity.namespace, name))
 
     async def storage_access(self, sit: Situation) -> StorageAccess:
         """The object's own credentials. Raises ProblemFound where its Secret is not there or lacks a key."""
         storage, target, namespace = sit.run_spec.storage, sit.target, sit.identity.namespace
         reference = storage.secret_ref
         name = reference.name if reference and reference.name else STORAGE_SECRET
-        data = await self._secret(namespace, name)
-        if data is None:
-            keys = f"{ACCESS_KEY} and {SECRET_KEY}"
-            message = f"there is no Secret {name} in namespace {namespace}: make it, with the keys {keys}"
-            if storage.service_account_name:
+        secret = await self.kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+        if (wrong := wrong_with_storage(secret, name, namespace)) is not None:
+            reason, message = wrong
+            if secret is None and storage.service_account_name:
                 message += "; the service account's identity is the pods' alone, and the operator reads the table's log"
-            raise ProblemFound(Problem("SecretNotFound", message, _STORAGE_FIELD, "Submission"))
-        missing = [key for key in (ACCESS_KEY, SECRET_KEY) if not data.get(key)]
-        if missing:
-            message = f"Secret {name} lacks {' and '.join(missing)}"
-            raise ProblemFound(Problem("SecretIncomplete", message, _STORAGE_FIELD, "Submission"))
+            raise ProblemFound(Problem(reason, message, _STORAGE_FIELD, "Submission"))
         return StorageAccess(
             endpoint=target.endpoint,
             region=target.region,
             path_style=target.path_style,
-            access_key=data[ACCESS_KEY],
-            secret_key=data[SECRET_KEY],
-            session_token=data.get(SESSION_TOKEN) or None,
+            access_key=value_of(secret, ACCESS_KEY),
+            secret_key=value_of(secret, SECRET_KEY),
+            session_token=value_of(secret, SESSION_TOKEN) or None,
             ca_file=sit.observed.platform.storage_ca_file,
         )
-
-    async def _secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        secret = await self.kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
-        if secret is None:
-            return None
-        data = secret.get("data") or {}
-        return {key: base64.b64decode(value).decode(errors="replace").strip() for key, value in data.items()}
 
 
 def _manifest(content: bytes, uri: str, index: int) -> Mapping[str, Any]:

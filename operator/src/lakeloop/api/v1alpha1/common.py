@@ -42,7 +42,8 @@ Endpoint = Annotated[
         json_schema_extra={
             CEL_RULES: [
                 rule(
-                    "!isURL(self) || url(self).getPort() == '' || (int(url(self).getPort()) > 0 && int(url(self).getPort()) < 65536)",
+                    "!isURL(self) || url(self).getPort() == ''"
+                    " || (int(url(self).getPort()) > 0 && int(url(self).getPort()) < 65536)",
                     "write http:// or https://, a host, and a port from 1 to 65535 where it is another than usual",
                 )
             ]
@@ -70,6 +71,21 @@ MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./ -]+$", ma
 Text = Annotated[str, StringConstraints(max_length=4096)]
 TagValue = Annotated[str, StringConstraints(max_length=1024)]
 Tags = Annotated[Mapping[str, TagValue], Field(max_length=32)]
+OwnTags = Annotated[
+    Mapping[str, TagValue],
+    Field(
+        max_length=32,
+        json_schema_extra={
+            CEL_RULES: [
+                rule(
+                    "self.all(key, !key.startsWith('lakeloop.io/'))",
+                    "tags that begin with lakeloop.io/ are Lakeloop's own: write another name",
+                )
+            ]
+        },
+    ),
+]
+"""Tags in MLflow, beside Lakeloop's own."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]

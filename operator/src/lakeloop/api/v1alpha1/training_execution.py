@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic.config import JsonDict
 
 from lakeloop.api.v1alpha1.base import ApiModel, default_text, rule, rules
 from lakeloop.api.v1alpha1.common import (
@@ -16,18 +17,43 @@ from lakeloop.api.v1alpha1.common import (
     ViewName,
 )
 
-CREDENTIAL_CONF = r"(?i)(access|secret)\\.key$|password|session\\.token$|oauthToken|credentials?\\.(key|secret)"
+CREDENTIAL_CONF = r"(?i)(secret|passw(or)?d|(access|account)\.?key|token|credential)"
+"""Spark settings that may hold a secret."""
 OPERATOR_CONF = (
-    r"^spark\\.(master$|app\\.|submit\\.|driver\\.(host|port|bindAddress|cores|memory$|blockManager)"
-    r"|executor\\.(instances|cores|memory$)|dynamicAllocation\\.|kubernetes\\.(namespace|authenticate|driver\\.|container\\."
-    r"|executor\\.(podTemplate|podNamePrefix|volumes|request|container)))"
+    r"^spark\.(master$|app\.|submit\.|remote|driver\.(host|port|bindAddress|cores|memory|blockManager)"
+    r"|executor\.(instances|cores|memory$|memoryOverheadFactor)|dynamicAllocation\."
+    r"|kubernetes\.(namespace|context|authenticate|driver|container\.|file\.upload|memoryOverheadFactor|node\.selector"
+    r"|executor\.(podTemplate|podNamePrefix|volumes|secrets|secretKeyRef|request|limit|label|deleteOnTermination"
+    r"|disableConfigMap|container|node\.selector))"
+    r"|jars|files|pyFiles|archives|sql\.runSQLOnFiles|local\.dir"
+    r"|hadoop\.fs\.s3a\.(endpoint|path\.style\.access|aws\.credentials|assumed\.role))"
 )
-"""Spark settings that the operator decides. Backslashes are doubled since both stand in CEL string literals."""
+"""Spark settings that the operator decides, or that it would have to act on itself, since it makes the driver's pod."""
+LEAST_MEMORY = "450Mi"
+"""Spark starts with no less: 1.5 times the 300 MiB that it keeps for itself."""
+
+
+def _matches(key: str, pattern: str) -> str:
+    """In CEL. A backslash begins an escape in its text literals too."""
+    doubled = pattern.replace("\\", "\\\\")
+    return f"{key}.matches('{doubled}')"
+
+
+def _enough_memory(kind: str) -> JsonDict:
+    return rule(
+        f"!has(self.memory) || quantity(string(self.memory)).compareTo(quantity('{LEAST_MEMORY}')) >= 0",
+        f"{kind} needs a memory of at least {LEAST_MEMORY}: write 512Mi or more",
+        field=".memory",
+    )
+
+
 _TEMPLATE = "Partial PodTemplateSpec, merged onto what the operator renders. Its container is named `{}`."
 
 
 class Driver(ApiModel):
     """The driver pod."""
+
+    model_config = rules(_enough_memory("a driver"))
 
     cores: Annotated[int, Field(ge=1, le=256)] | None = Field(default=None, description="Cores that Spark uses.")
     core_request: CpuQuantity | None = Field(default=None, description="CPU request of the pod.")
@@ -40,6 +66,8 @@ class Driver(ApiModel):
 
 class Executor(ApiModel):
     """The executor pods."""
+
+    model_config = rules(_enough_memory("an executor"))
 
     instances: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         default=None, description="How many. 0: everything happens in the driver."
@@ -70,14 +98,15 @@ class Spark(ApiModel):
 
     model_config = rules(
         rule(
-            f"!has(self.conf) || !self.conf.exists(key, key.matches('{CREDENTIAL_CONF}'))",
-            "no credential in a Spark setting: put it into a Secret and name that in spec.storage.secretRef",
+            f"!has(self.conf) || !self.conf.exists(key, {_matches('key', CREDENTIAL_CONF)})",
+            "no credential in a Spark setting: put it into a Secret and name that in spec.storage.secretRef, or in the"
+            " env of a template",
             field=".conf",
         ),
         rule(
-            f"!has(self.conf) || !self.conf.exists(key, key.matches('{OPERATOR_CONF}'))",
-            "the operator decides where the pods run, their names, images and sizes: write those in spec.spark.image,"
-            " driver and executor (template too) and dynamicAllocation, not in conf",
+            f"!has(self.conf) || !self.conf.exists(key, {_matches('key', OPERATOR_CONF)})",
+            "the operator decides where the pods run, their names, images, sizes and store: write those in"
+            " spec.storage, spec.spark.image, driver and executor (template too) and dynamicAllocation, not in conf",
             field=".conf",
         ),
     )

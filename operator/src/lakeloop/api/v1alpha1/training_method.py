@@ -13,11 +13,11 @@ from lakeloop.api.v1alpha1.common import (
     MetricName,
     ModelName,
     ObjectName,
+    OwnTags,
     PositiveSeconds,
     S3Uri,
     SecretReference,
     StringList,
-    Tags,
 )
 
 
@@ -227,7 +227,7 @@ class Registration(ApiModel):
         json_schema_extra=default_text("none is moved"),
     )
     promote: Literal["OnPass", "Never"] | None = Field(default=None, description="Whether the alias is moved.")
-    tags: Tags | None = Field(default=None, description="Tags of the version, beside Lakeloop's own.")
+    tags: OwnTags | None = Field(default=None, description="Tags of the version, beside Lakeloop's own.")
 
 
 class Tracking(ApiModel):
@@ -238,7 +238,7 @@ class Tracking(ApiModel):
         description="Experiment; made where it is not there.",
         json_schema_extra=default_text("`<namespace>/<name>`"),
     )
-    tags: Tags | None = Field(default=None, description="Tags of the MLflow run, beside Lakeloop's own.")
+    tags: OwnTags | None = Field(default=None, description="Tags of the MLflow run, beside Lakeloop's own.")
     secret_ref: SecretReference | None = Field(
         default=None,
         description="Secret with `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, where MLflow wants them.",

@@ -139,6 +139,11 @@ class TrainingJobSpec(ApiModel):
             "with more than one input an estimator needs dataset.query, the SQL that joins them",
         ),
         rule(
+            "self.inputs.all(one, self.inputs.exists_one(other, other.name.lowerAscii() == one.name.lowerAscii()))",
+            "inputs are SQL views, to which upper and lower case are the same: write names that differ otherwise",
+            field=".inputs",
+        ),
+        rule(
             "!(has(self.triggers) && has(self.triggers.delta))"
             " || self.inputs.exists(input, input.name == self.triggers.delta.input)",
             "triggers.delta.input must be the name of one of spec.inputs",

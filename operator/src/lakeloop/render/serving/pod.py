@@ -8,8 +8,8 @@ from typing import Any, Final
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec, storage_secret_name
 from lakeloop.api.v1alpha1.modeldeployment import Resources
 from lakeloop.render.errors import Unrenderable
-from lakeloop.render.quantities import value_of
 from lakeloop.render.overlay import RESTRICTED_CONTAINER, RESTRICTED_POD, with_overlay
+from lakeloop.render.quantities import value_of
 from lakeloop.render.serving import names
 from lakeloop.render.training.storage import StorageTarget, storage_env
 from lakeloop.settings import Settings

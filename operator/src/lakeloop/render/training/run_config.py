@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveIngest, EffectiveTrainingSpec
 from lakeloop.api.v1alpha1.trainingjob import RunInput
-from lakeloop.render.errors import InvalidParameter
+from lakeloop.render.errors import InvalidParameter, Unrenderable
 from lakeloop.render.training.executor import executor_template
 from lakeloop.render.training.names import Platform, RunIdentity, metadata, run_labels
 from lakeloop.render.training.spark_conf import properties, spark_conf
@@ -54,9 +54,12 @@ def run_document(
     platform: Platform,
     mlflow_run: str,
 ) -> dict[str, Any]:
-    """`run.json`, as the page on contracts has it. Raises InvalidParameter."""
+    """`run.json`, as the page on contracts has it. Raises Unrenderable."""
     dataset, estimator = spec.dataset, spec.estimator
     split = dataset.split
+    for i, name in enumerate(features := dataset.features or ()):
+        if name in features[:i]:
+            raise Unrenderable(f"spec.dataset.features[{i}]", f"{name} is there already: take it away here")
     return {
         "apiVersion": RUN_API_VERSION,
         "job": {"namespace": run.namespace, "name": run.job, "uid": run.job_uid},

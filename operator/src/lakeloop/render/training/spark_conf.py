@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveSpark
+from lakeloop.api.v1alpha1.training_execution import CREDENTIAL_CONF, OPERATOR_CONF
 from lakeloop.render.errors import InvalidConf
 from lakeloop.render.quantities import value_of
 from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity
@@ -20,16 +21,10 @@ _PROVIDERS = "software.amazon.awssdk.auth.credentials"
 _EXECUTOR_OVERHEAD = "400m"
 """Beside the heap: the JVM itself, and a Python worker where a query needs one."""
 
-_SECRET = re.compile(r"secret|password|passwd|access\.?key|token|credential", re.IGNORECASE)
-_OWNED = re.compile(
-    r"spark\.(master|app\.|submit\.|remote|driver\.(host|port|bindAddress|cores|memory$|blockManager)"
-    r"|executor\.(instances|cores|memory$)|dynamicAllocation\."
-    r"|kubernetes\.(namespace|context|authenticate|driver\.|container\.|file\.upload"
-    r"|executor\.(podTemplate|podNamePrefix|volumes|secrets|secretKeyRef|request|limit|label|deleteOnTermination"
-    r"|disableConfigMap|container))"
-    r"|jars|files|pyFiles|archives|sql\.runSQLOnFiles|local\.dir)"
-    r"|spark\.hadoop\.fs\.s3a\.(endpoint|path\.style\.access|aws\.credentials|assumed\.role)"
-)
+_SECRET = re.compile(CREDENTIAL_CONF)
+_SECRET_INSIDE = re.compile(rf"{CREDENTIAL_CONF}[\w.]*\s*[=:]\s*[^\s,;]|://[^/\s:@]+:[^/\s@]+@")
+"""In a value: `-Dmy.password=x`, `jdbc:…://user:password@host`."""
+_OWNED = re.compile(OPERATOR_CONF)
 
 
 def mebibytes(quantity: str) -> int:
@@ -43,13 +38,13 @@ def checked_conf(conf: Mapping[str, str]) -> Mapping[str, str]:
         path = f"spec.spark.conf[{key}]"
         if not re.fullmatch(r"spark\.[A-Za-z0-9_.\-]+", key):
             raise InvalidConf(path, "is no Spark setting: those begin with `spark.`")
-        if re.match(_OWNED, key):
+        if _OWNED.match(key):
             raise InvalidConf(path, "the operator sets this: use spec.spark's own fields, spec.storage or a template")
-        if _SECRET.search(key):
+        if _SECRET.search(key) or _SECRET_INSIDE.search(value):
             raise InvalidConf(
                 path,
-                "looks like a secret, and settings can be read by anyone: put it into a Secret and name that in"
-                " spec.storage.secretRef or in a template's env",
+                f"{'is' if _SECRET.search(key) else 'holds what is'} named like a secret, and settings can be read by"
+                " anyone: put it into a Secret and name that in spec.storage.secretRef or in a template's env",
             )
         if "\n" in value or "\r" in value:
             raise InvalidConf(path, "holds a line break: settings are one line each")

@@ -1,0 +1,49 @@
+"""Secrets that an object names: what is in them, and what is wrong with them."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lakeloop.adapters.kubernetes_protocol import Kubernetes
+from lakeloop.adapters.tracking_protocol import BasicAuth
+from lakeloop.domain.plan import ObjectRef
+from lakeloop.render.training.storage import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
+
+Secret = Mapping[str, Any]
+_NEEDED: Final = (ACCESS_KEY, SECRET_KEY)
+
+
+def value_of(secret: Secret | None, key: str) -> str:
+    """As pods get it; empty where it is not there."""
+    try:
+        return base64.b64decode(((secret or {}).get("data") or {}).get(key) or "").decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return ""
+
+
+async def tracking_auth(kubernetes: Kubernetes, namespace: str, name: str) -> BasicAuth | None:
+    """The user in the Secret (`MLFLOW_TRACKING_USERNAME`, `…_PASSWORD`); None where it, or the name, is not there."""
+    secret = await kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+    username, password = (value_of(secret, f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
+    return BasicAuth(username, password) if username else None
+
+
+def wrong_with_storage(secret: Secret | None, name: str, namespace: str) -> tuple[str, str] | None:
+    """Reason and message where the Secret does not give keys for the store; None where it does."""
+    if secret is None:
+        keys = " and ".join(_NEEDED)
+        return "SecretNotFound", f"there is no Secret {name} in namespace {namespace}: make it, with the keys {keys}"
+    missing = [key for key in _NEEDED if not value_of(secret, key)]
+    if missing:
+        return "SecretIncomplete", f"Secret {name} lacks {' and '.join(missing)}"
+    for key in (*_NEEDED, SESSION_TOKEN):
+        value = value_of(secret, key)
+        if not value.isascii() or not value.isprintable() or " " in value:
+            # What `echo key | base64` makes: pods would send the line break along.
+            told = "holds a space, a line break or a letter that no key has"
+            return (
+                "SecretInvalid",
+                f"{key} of Secret {name} {told}: make it anew, by kubectl create secret --from-literal",
+            )
+    return None
