@@ -29,7 +29,10 @@ from lakeloop.adapters.object_store import S3Stores
 from lakeloop.adapters.servers import HttpModelServers
 from lakeloop.adapters.tracking import MlflowServers
 from lakeloop.adapters.webhook import Inbox, RegistryChange
+from lakeloop.api.v1alpha1 import API_VERSION
+from lakeloop.domain.plan import Event, ObjectRef
 from lakeloop.handlers import children, modeldeployment, operator, trainingjob
+from lakeloop.reconcile.apply import reference
 from lakeloop.reconcile.followers import AliasMoves, Followers
 from lakeloop.reconcile.modeldeployment import ModelDeploymentReconciler
 from lakeloop.reconcile.protocol import Key, Reconciler
@@ -172,7 +175,9 @@ class _Leader:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._tracking = MlflowServers(settings.tracking_uri)
         stack.push_async_callback(self._tracking.close)
-        self._runtime = Runtime(self._queue, self._reconcilers(stack), metrics, workers=settings.workers)
+        self._runtime = Runtime(
+            self._queue, self._reconcilers(stack), metrics, workers=settings.workers, complain=self._complain
+        )
         health.runtime = self._runtime
         metrics.watch_depth(self._queue.depth)
 
@@ -242,6 +247,11 @@ class _Leader:
             namespaces=namespaces,
             stop_flag=stop,
         )
+
+    async def _complain(self, key: Key, message: str) -> None:
+        obj = await self._api.get(ObjectRef(API_VERSION, key.kind, key.namespace, key.name))
+        if obj is not None:
+            await self._api.emit(reference(obj), Event("Warning", "ReconcileFailed", message))
 
     def _enqueue(self, key: Key) -> None:
         self._queue.add(key)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def fails(error: Exception) -> Callable[[], Awaitable[float | None]]:
     return step
 
 
-async def run(reconciler: Scripted, *, until: int, **options: float) -> tuple[Recorder, WorkQueue[Key]]:
+async def run(reconciler: Scripted, *, until: int, **options: Any) -> tuple[Recorder, WorkQueue[Key]]:
     """Until so many passes were reported."""
     queue: WorkQueue[Key] = WorkQueue()
     recorder = Recorder()
@@ -128,6 +129,24 @@ async def test_pass_that_cannot_be_broken_off_is_a_problem() -> None:
         while runtime.problems():
             await asyncio.sleep(0)
     task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (ValueError("hunter2"), "an error of the operator's own (ValueError), which its log describes"),
+        (KubernetesError(403, "Forbidden", "GET /x: secrets is forbidden"), "GET /x: secrets is forbidden"),
+    ],
+)
+async def test_what_fails_again_and_again_is_told_at_the_object(failure: Exception, told: str) -> None:
+    said: list[tuple[Key, str]] = []
+
+    async def complain(key: Key, message: str) -> None:
+        said.append((key, message))
+        raise RuntimeError("nor could that be told")
+
+    await run(Scripted(*[fails(failure)] * 4, ends()), until=5, complain=complain)
+    assert said == [(KEY, f"this object cannot be worked on, and is tried again: {told}")] * 2
 
 
 async def test_one_object_that_fails_does_not_hold_up_another() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
@@ -18,6 +18,12 @@ LONGEST_PASS_SECONDS = 120.0
 """A pass that takes longer is cancelled and counts as failed."""
 STUCK_SECONDS = 300.0
 """A pass that is still there after this did not let itself be cancelled: only a restart helps."""
+
+
+Complain = Callable[[Key, str], Awaitable[None]]
+"""Has the user told, at the object itself, that its passes fail."""
+COMPLAIN_AFTER = 3
+"""Failures in a row; fewer are a blip."""
 
 
 class Observer(Protocol):
@@ -41,6 +47,7 @@ class Runtime:
         longest_pass: float = LONGEST_PASS_SECONDS,
         stuck_after: float = STUCK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        complain: Complain | None = None,
     ) -> None:
         self._queue = queue
         self._reconcilers = reconcilers
@@ -50,6 +57,7 @@ class Runtime:
         self._longest_pass = longest_pass
         self._stuck_after = stuck_after
         self._clock = clock
+        self._complain = complain
         self._in_work: dict[Key, float] = {}
 
     async def run(self) -> None:
@@ -87,6 +95,8 @@ class Runtime:
         except Exception as failure:
             # Whatever went wrong with one object must not stop the others; it is logged, counted and tried again.
             outcome, error = self._after(key, failure)
+            if outcome == "error":
+                await self._tell_user(key, failure)
         finally:
             del self._in_work[key]
         self._observer.passed(key.kind, outcome, waited, self._clock() - began, error)
@@ -106,3 +116,19 @@ class Runtime:
             "reconcile failed: %s: %s; next try in %.1f s", name, failure, wait, extra=context, exc_info=not known
         )
         return "error", name
+
+    async def _tell_user(self, key: Key, failure: Exception) -> None:
+        """What nobody foresaw has no place in status, and must not be silent for that."""
+        if self._complain is None or self._backoff.failures(key) < COMPLAIN_AFTER:
+            return
+        told = (
+            failure.message
+            if isinstance(failure, KubernetesError)
+            # The text of any other could hold anything.
+            else f"an error of the operator's own ({type(failure).__name__}), which its log describes"
+        )
+        try:
+            async with asyncio.timeout(self._longest_pass):
+                await self._complain(key, f"this object cannot be worked on, and is tried again: {told}")
+        except Exception as error:
+            logger.warning("%s: that it fails was not told: %s", key, error)

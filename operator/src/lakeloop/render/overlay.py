@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lakeloop.api.v1alpha1.common import NO_SECRET_VALUE, SECRET_VARIABLE
+from lakeloop.api.v1alpha1.common import NO_INLINE_VALUE, SENSITIVE_NAME
 from lakeloop.render.errors import Unrenderable
 
 MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -194,8 +194,8 @@ def _check_container(container: Any, rendered: Mapping[str, Any], main: str, pat
 
 
 def _check_variable(variable: Mapping[str, Any], path: str) -> None:
-    if variable.get("value") and re.search(SECRET_VARIABLE, str(variable.get("name", ""))):
-        raise TemplateRefused(f"{path}.value", NO_SECRET_VALUE)
+    if variable.get("value") and re.search(SENSITIVE_NAME, str(variable.get("name", ""))):
+        raise TemplateRefused(f"{path}.value", NO_INLINE_VALUE)
 
 
 def _check_volume(pod: Mapping[str, Any], volume: Any, path: str) -> None:

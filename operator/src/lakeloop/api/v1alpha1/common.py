@@ -182,12 +182,12 @@ class EnvVarSource(ApiModel):
     field_ref: FieldSelector | None = Field(default=None, description="A field of the pod.")
 
 
-SECRET_VARIABLE = (
+SENSITIVE_NAME = (
     r"(?i)(password|passwd|passphrase|secret|(private|api|access|secret)_?key"
     r"|(auth|access|api|bearer|session|refresh|hf|github|gitlab)_?token)$"
 )
 """Names of variables that hold a secret. Not every name that does: a net, not a wall."""
-NO_SECRET_VALUE = "no secret as a value: put it into a Secret and name that in valueFrom.secretKeyRef"
+NO_INLINE_VALUE = "no secret as a value: put it into a Secret and name that in valueFrom.secretKeyRef"
 
 
 class EnvVar(ApiModel):
@@ -196,8 +196,8 @@ class EnvVar(ApiModel):
     model_config = rules(
         rule("!(has(self.value) && has(self.valueFrom))", "write either value or valueFrom, not both"),
         rule(
-            f"!has(self.value) || self.value == '' || !self.name.matches('{SECRET_VARIABLE}')",
-            NO_SECRET_VALUE,
+            f"!has(self.value) || self.value == '' || !self.name.matches('{SENSITIVE_NAME}')",
+            NO_INLINE_VALUE,
             field=".value",
         ),
     )
