@@ -30,12 +30,17 @@ SETTINGS = Settings.from_env(
 )
 
 
-def target_of(deployment: ModelDeployment, version: int, tags: Mapping[str, str] | None = None) -> Target:
+def target_of(
+    deployment: ModelDeployment,
+    version: int,
+    tags: Mapping[str, str] | None = None,
+    settings: Settings = SETTINGS,
+) -> Target:
     """What `gather` makes of a version in the registry."""
     name, model = deployment.metadata.name, deployment.spec.model.name
     uri = f"s3://mlflow/1/models/m-{version}/artifacts"
     spec = effective_deployment_spec(deployment.spec)
-    template = server_template(name, spec, ModelSource(model, version, uri), SETTINGS)
+    template = server_template(name, spec, ModelSource(model, version, uri), settings)
     revision = names.revision_of(model, version, template)
     registered = Registered(model, version, uri, f"run-{version}", TAGS if tags is None else tags)
     return Target(registered, revision, with_revision(template, name, revision))
@@ -45,6 +50,7 @@ class World:
     """Applies plans to a cluster in memory. Pods are what the test says they are."""
 
     def __init__(self, **spec: Any) -> None:
+        self.settings = SETTINGS
         self.spec: dict[str, Any] = spec
         self.annotations: dict[str, str] = {}
         self.status: dict[str, Any] = {}
@@ -68,20 +74,20 @@ class World:
 
     def revision(self, version: int) -> str:
         """The revision that the present spec makes of a version."""
-        return target_of(self.deployment, version).revision
+        return target_of(self.deployment, version, settings=self.settings).revision
 
     def observed(self) -> Observed:
         """What `gather` would see."""
         deployment = self.deployment
         target = None
         if self.version is not None and self.problem is None:
-            target = target_of(deployment, self.version, self.tags.get(self.version))
+            target = target_of(deployment, self.version, self.tags.get(self.version), self.settings)
         return Observed(
             deployment=deployment,
             spec=effective_deployment_spec(deployment.spec),
             target=target,
             problem=self.problem,
-            recovery=target_of(deployment, self.recovery) if self.recovery else None,
+            recovery=target_of(deployment, self.recovery, settings=self.settings) if self.recovery else None,
             servers={each.revision: each for each in self._servers()},
             live={key: each for key, each in self.objects.items() if key[0] != "Deployment"},
             reports=self.reports,
@@ -114,7 +120,7 @@ class World:
 
     def act(self) -> Plan:
         """One pass."""
-        plan = decide(self.observed(), self.now, SETTINGS)
+        plan = decide(self.observed(), self.now, self.settings)
         if plan.status is not None:
             self.status = dict(plan.status)
         for manifest in plan.apply:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import kopf
@@ -40,11 +40,14 @@ from lakeloop.reconcile.queue import WorkQueue
 from lakeloop.reconcile.registry import WebhookKeeper, resync
 from lakeloop.reconcile.runtime import Runtime
 from lakeloop.reconcile.trainingjob import TrainingJobReconciler
+from lakeloop.render.certificates import as_pem, certificates
 from lakeloop.render.training.names import Platform
 from lakeloop.settings import Settings, SettingsError, numeric_level
 
 logger = logging.getLogger(__name__)
 
+LARGEST_CA_BYTES = 256 * 1024
+"""The store's CA is copied into ConfigMaps, which hold 1 MiB."""
 STOP_SECONDS = 10.0
 """How long parts have to end; the pod has 30 s."""
 
@@ -52,7 +55,7 @@ STOP_SECONDS = 10.0
 def main() -> None:
     """The command `lakeloop-operator`."""
     try:
-        settings = Settings.from_env(os.environ)
+        settings = with_storage_ca(Settings.from_env(os.environ))
         secret = webhook_secret(settings)
     except SettingsError as error:
         print(f"lakeloop-operator: {error}", file=sys.stderr)
@@ -82,6 +85,27 @@ def webhook_secret(settings: Settings) -> bytes | None:
     return secret
 
 
+def with_storage_ca(settings: Settings) -> Settings:
+    """With the certificates that pods are given. Raises SettingsError where there are none in the file."""
+    path = settings.storage_ca_file
+    if path is None:
+        return settings
+    variable = "LAKELOOP_STORAGE_CA_FILE"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(variable, f"cannot read {path}: {error.strerror}") from None
+    if len(content) > LARGEST_CA_BYTES:
+        raise SettingsError(
+            variable, f"{path} has {len(content)} bytes; write the store's own CA alone, at most {LARGEST_CA_BYTES}"
+        )
+    try:
+        found = certificates(content.decode(errors="replace"))
+    except ValueError as error:
+        raise SettingsError(variable, f"{path} holds no certificate in PEM form: {error}") from None
+    return replace(settings, storage_ca=as_pem(found))
+
+
 def platform_of(settings: Settings) -> Platform:
     """What a run's pods are told of the world around them."""
     return Platform(
@@ -91,6 +115,7 @@ def platform_of(settings: Settings) -> Platform:
         storage_region=settings.storage_region,
         storage_path_style=settings.storage_path_style,
         storage_ca_file=str(settings.storage_ca_file) if settings.storage_ca_file else None,
+        storage_ca=settings.storage_ca,
         warehouse=settings.storage_warehouse,
         trainer_image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,

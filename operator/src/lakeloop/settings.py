@@ -55,6 +55,8 @@ class Settings:
     leader_election: bool
     workers: int
     """Reconciles at the same time."""
+    storage_ca: str | None = None
+    """The certificates in `storage_ca_file`, PEM; read by `main`."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -113,7 +115,13 @@ class _Reader:
 
     def url(self, variable: str) -> str:
         value = self.text(variable).rstrip("/")
-        parts = urlsplit(value)
+        try:
+            parts = urlsplit(value)
+            parts.port  # noqa: B018 (raises for one that is none)
+        except ValueError as error:
+            raise SettingsError(
+                variable, f"found {_hide(value)!r}: {error}; write an http:// or https:// URL"
+            ) from None
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise SettingsError(variable, f"found {_hide(value)!r}; write an http:// or https:// URL")
         if parts.username or parts.password:

@@ -1,11 +1,15 @@
 """What is created for a ModelDeployment, as golden files, and what must hold of every server pod."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from deployment_world import SETTINGS, World, target_of
+from unit.training.test_certificates import ONE, TWO
 
 from builders import model_deployment
 from lakeloop.api.v1alpha1.defaults import effective_deployment_spec
@@ -235,3 +239,31 @@ def test_way_to_the_store(endpoint: str | None, port: int | None, inside: str | 
     else:
         assert store["ports"] == [{"port": port, "protocol": "TCP"}]
         assert "169.254.0.0/16" in store["to"][0]["ipBlock"]["except"]
+
+
+def test_servers_are_given_the_stores_ca() -> None:
+    """A path in the operator's own pod means nothing in another."""
+    world = World()
+    world.settings = replace(SETTINGS, storage_ca_file=Path("/only/in/the/operator"), storage_ca=ONE)
+    plan = world.act()
+    made = {each["kind"]: each for each in plan.apply}
+    assert made["ConfigMap"]["data"]["ca.crt"] == ONE
+    pod = made["Deployment"]["spec"]["template"]
+    assert {"name": "AWS_CA_BUNDLE", "value": "/etc/lakeloop/storage-ca/ca.crt"} in server(pod)["env"]
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "storage-ca"]
+    assert volume["configMap"] == {
+        "name": made["ConfigMap"]["metadata"]["name"],
+        "items": [{"key": "ca.crt", "path": "ca.crt"}],
+    }
+    assert "/only/in" not in json.dumps(plan.apply)
+    world.settings = replace(SETTINGS, storage_ca=TWO)
+    again = world.act()
+    assert [each["kind"] for each in again.apply] == ["ConfigMap"], "another CA is no other revision"
+    assert again.apply[0]["data"]["ca.crt"] == TWO
+
+
+def test_the_objects_own_ca_comes_first() -> None:
+    settings = replace(SETTINGS, storage_ca=ONE)
+    pod = template(settings, storage={"caSecretRef": {"name": "lake-ca"}})
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "storage-ca"]
+    assert volume["secret"]["secretName"] == "lake-ca"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lakeloop.main import webhook_secret, with_storage_ca
 from lakeloop.settings import Settings, SettingsError
 
 NEEDED = {
@@ -55,6 +56,8 @@ def test_values() -> None:
     [
         pytest.param("LAKELOOP_NAMESPACE", "", "not set", id="needed"),
         pytest.param("LAKELOOP_TRACKING_URI", "mlflow:5000", "write an http:// or https:// URL", id="no-scheme"),
+        pytest.param("LAKELOOP_STORAGE_ENDPOINT", "http://[::1", "write an http:// or https:// URL", id="bracket"),
+        pytest.param("LAKELOOP_STORAGE_ENDPOINT", "http://x:99999", "write an http:// or https:// URL", id="port"),
         pytest.param("LAKELOOP_TRACKING_URI", "http://me:hush@mlflow", "holds credentials", id="credentials"),
         pytest.param("LAKELOOP_STORAGE_WAREHOUSE", "/lake", "write s3a://<bucket>/<path>", id="warehouse"),
         pytest.param("LAKELOOP_STORAGE_PATH_STYLE", "yes", "one of true, false", id="boolean"),
@@ -72,6 +75,35 @@ def test_wrong_value_is_named(variable: str, value: str, told: str) -> None:
     assert str(caught.value).startswith(f"{variable}: ")
     assert told in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def test_the_stores_ca_is_read_for_pods(tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    settings = Settings.from_env({**NEEDED, "LAKELOOP_STORAGE_CA_FILE": str(file)})
+    for content, told in ((None, "cannot read"), ("none here", "no certificate in PEM form"), (PEM * 9999, "bytes")):
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(SettingsError, match=told) as caught:
+            with_storage_ca(settings)
+        assert caught.value.variable == "LAKELOOP_STORAGE_CA_FILE"
+    file.write_text(f"# ours\n{PEM}")
+    assert with_storage_ca(settings).storage_ca == PEM
+    assert with_storage_ca(Settings.from_env(NEEDED)).storage_ca is None
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "cannot read"), (b" \n", "is empty"), (b"\xff\xfe", "is not text")]
+)
+def test_a_webhook_secret_that_is_none(tmp_path: Path, content: bytes | None, told: str) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    names = {"LAKELOOP_WEBHOOK_URL": "http://operator/webhooks/mlflow", "LAKELOOP_WEBHOOK_SECRET_FILE": str(file)}
+    with pytest.raises(SettingsError, match=told):
+        webhook_secret(Settings.from_env({**NEEDED, **names}))
 
 
 def test_webhook_without_secret_file() -> None:

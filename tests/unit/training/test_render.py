@@ -1,17 +1,21 @@
 """Manifests of a run against golden files, and what must hold of all of them."""
 
+import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
+from unit.training.test_certificates import ONE
 from unit.training.world import PLATFORM
 
 from builders import training_job_dict
 from lakeloop.api.v1alpha1.common import Storage
 from lakeloop.api.v1alpha1.defaults import EffectiveTrainingSpec, effective_training_spec
 from lakeloop.api.v1alpha1.trainingjob import RunInput, TrainingJobSpec
+from lakeloop.render.certificates import certificates, trust_store
 from lakeloop.render.errors import InvalidConf, InvalidParameter, Unrenderable
 from lakeloop.render.training.driver import driver_pod
 from lakeloop.render.training.driver_rbac import driver_rbac
@@ -180,6 +184,11 @@ def test_mebibytes(quantity: str, expected: int) -> None:
 
 
 OWNED = [
+    "spark.driver.memoryOverhead",
+    "spark.driver.defaultJavaOptions",
+    "spark.kubernetes.driverEnv.A",
+    "spark.kubernetes.memoryOverheadFactor",
+    "spark.kubernetes.node.selector.disk",
     "spark.master",
     "spark.app.name",
     "spark.submit.deployMode",
@@ -202,6 +211,7 @@ OWNED = [
     "spark.hadoop.fs.s3a.aws.credentials.provider",
 ]
 SECRETS = [
+    "spark.hadoop.fs.azure.account.key.lake",
     "spark.hadoop.fs.s3a.access.key",
     "spark.hadoop.fs.s3a.secret.key",
     "spark.hadoop.fs.s3a.session.token",
@@ -274,3 +284,24 @@ def test_a_table_without_a_warehouse() -> None:
     with pytest.raises(Unrenderable) as refused:
         input_uri(1, item, Storage(), replace(PLATFORM, warehouse=None))
     assert refused.value.path == "spec.inputs[1].table"
+
+
+def test_pods_are_given_the_stores_ca() -> None:
+    """A path in the operator's own pod means nothing in another."""
+    platform = replace(PLATFORM, storage_ca=ONE, storage_ca_file="/only/in/the/operator")
+    spec = effective_training_spec(TrainingJobSpec.parse(training_job_dict()["spec"]))
+    target = storage_target(spec.storage, platform)
+    inputs = [RunInput(name="customers", uri="s3a://lake/customers", version=1)]
+    config = run_config(RUN, "SpecChange", training_job_dict()["spec"], spec, inputs, target, platform, "m")
+    assert config["data"]["ca.crt"] == ONE
+    assert base64.b64decode(config["binaryData"]["truststore.jks"]) == trust_store(certificates(ONE))
+    options = "-Djavax.net.ssl.trustStore=/etc/lakeloop/truststore.jks -Djavax.net.ssl.trustStoreType=JKS"
+    for role in ("driver", "executor"):
+        assert f"spark.{role}.defaultJavaOptions={options}" in config["data"]["spark.properties"]
+    for pod in (driver_pod(RUN, spec, target, platform, "m"), executor_sample(RUN, spec.spark, target, platform)):
+        (container,) = pod["spec"]["containers"]
+        assert {"name": "AWS_CA_BUNDLE", "value": "/etc/lakeloop/ca.crt"} in container["env"]
+        (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == "/etc/lakeloop"]
+        (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
+        assert volume["configMap"]["name"] == config["metadata"]["name"]
+        assert "/only/in" not in json.dumps(pod)

@@ -84,6 +84,7 @@ def java_command(
         str(java), "-cp", class_path, f"-Xmx{conf['spark.driver.memory']}", "-XX:TieredStopAtLevel=1",
         "-XX:+UseSerialGC", "-Xshare:auto", *([f"-XX:SharedArchiveFile={archive}"] if archive else []),
         *MODULE_OPTIONS,
+        *shlex.split(conf.get("spark.driver.defaultJavaOptions", "")),
         *shlex.split(conf.get("spark.driver.extraJavaOptions", "")),
         "org.apache.spark.deploy.SparkSubmit", "--properties-file", str(properties_file), "pyspark-shell",
     ]  # fmt: skip

@@ -20,8 +20,8 @@ from lakeloop.api.v1alpha1.common import (
 CREDENTIAL_CONF = r"(?i)(secret|passw(or)?d|(access|account)\.?key|token|credential)"
 """Spark settings that may hold a secret."""
 OPERATOR_CONF = (
-    r"^spark\.(master$|app\.|submit\.|remote|driver\.(host|port|bindAddress|cores|memory|blockManager)"
-    r"|executor\.(instances|cores|memory$|memoryOverheadFactor)|dynamicAllocation\."
+    r"^spark\.(master$|app\.|submit\.|remote|driver\.(host|port|bindAddress|cores|memory|blockManager|defaultJava)"
+    r"|executor\.(instances|cores|memory$|memoryOverheadFactor|defaultJava)|dynamicAllocation\."
     r"|kubernetes\.(namespace|context|authenticate|driver|container\.|file\.upload|memoryOverheadFactor|node\.selector"
     r"|executor\.(podTemplate|podNamePrefix|volumes|secrets|secretKeyRef|request|limit|label|deleteOnTermination"
     r"|disableConfigMap|container|node\.selector))"

@@ -74,7 +74,7 @@ def _manifests(
         shared.append(disruption_budget(*at))
     servers: list[Manifest] = []
     for revision, count in step.replicas.items():
-        servers += _revision(observed, status, revision, count)
+        servers += _revision(observed, status, settings, revision, count)
     # The Service before the servers: nothing is scaled down on the strength of a selection that is not made yet.
     return shared + servers
 
@@ -87,13 +87,15 @@ def _selected_at(observed: Observed, step: Step, now: datetime) -> datetime:
     return before if same and before is not None else now
 
 
-def _revision(observed: Observed, status: ModelDeploymentStatus, revision: str, replicas: int) -> list[Manifest]:
+def _revision(
+    observed: Observed, status: ModelDeploymentStatus, settings: Settings, revision: str, replicas: int
+) -> list[Manifest]:
     meta, target = observed.deployment.metadata, observed.described(revision)
     at = (meta.namespace, meta.name, meta.uid)
     manifests: list[Manifest] = []
     known = next((each for each in (status.stable, status.candidate) if each and each.revision == revision), None)
     if known is not None:
-        manifests.append(digest_config(*at, revision=revision, digest=known.digest))
+        manifests.append(digest_config(*at, revision=revision, digest=known.digest, ca=settings.storage_ca))
     if target is not None:
         version, template = target.registered.version, target.template
         manifests.append(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec, storage_secret_name
 from lakeloop.api.v1alpha1.modeldeployment import Resources
+from lakeloop.render.certificates import CA_KEY, CA_VOLUME
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.overlay import RESTRICTED_CONTAINER, RESTRICTED_POD, with_overlay
 from lakeloop.render.quantities import value_of
@@ -71,7 +72,7 @@ def server_template(
             "volumes": [
                 {"name": "tmp", "emptyDir": {}},
                 {"name": "model", "emptyDir": {}},
-                *_ca_volumes(spec),
+                *_ca_volumes(spec, settings),
             ],
         },
     }
@@ -98,10 +99,17 @@ def with_revision(template: Mapping[str, Any], deployment: str, revision: str) -
         else each
         for each in spec["topologySpreadConstraints"]
     ]
+    config = names.revision_name(deployment, revision)
+    volumes = [
+        {**each, "configMap": {"name": config, **each["configMap"]}}
+        if each["name"] == CA_VOLUME and "configMap" in each
+        else each
+        for each in spec["volumes"]
+    ]
     return {
         **template,
         "metadata": {**metadata, "labels": {**metadata["labels"], names.REVISION: revision}},
-        "spec": {**spec, "containers": containers, "topologySpreadConstraints": spread},
+        "spec": {**spec, "containers": containers, "topologySpreadConstraints": spread, "volumes": volumes},
     }
 
 
@@ -126,7 +134,7 @@ def _container(spec: EffectiveDeploymentSpec, source: ModelSource, settings: Set
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
             {"name": "model", "mountPath": "/model"},
-            *_ca_mounts(spec),
+            *_ca_mounts(spec, settings),
         ],
     }
 
@@ -161,7 +169,7 @@ def _environment(
         "LAKELOOP_DRAIN_SECONDS": str(DRAIN_SECONDS),
         "LAKELOOP_DRAIN_LEAST_SECONDS": str(DRAIN_LEAST_SECONDS),
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path" if path_style else "virtual",
-        **({"AWS_CA_BUNDLE": f"{CA_FOLDER}/ca.crt"} if _ca_secret(spec) else {}),
+        **({"AWS_CA_BUNDLE": f"{CA_FOLDER}/{CA_KEY}"} if _ca_secret(spec) or settings.storage_ca else {}),
     }
     return [{"name": name, "value": value} for name, value in values.items()] + storage_env(target)
 
@@ -193,12 +201,16 @@ def _ca_secret(spec: EffectiveDeploymentSpec) -> str | None:
     return spec.storage.ca_secret_ref.name if spec.storage.ca_secret_ref else None
 
 
-def _ca_volumes(spec: EffectiveDeploymentSpec) -> list[dict[str, Any]]:
-    if not (secret := _ca_secret(spec)):
-        return []
-    key = (spec.storage.ca_secret_ref and spec.storage.ca_secret_ref.key) or "ca.crt"
-    return [{"name": "storage-ca", "secret": {"secretName": secret, "items": [{"key": key, "path": "ca.crt"}]}}]
+def _ca_volumes(spec: EffectiveDeploymentSpec, settings: Settings) -> list[dict[str, Any]]:
+    if secret := _ca_secret(spec):
+        key = (spec.storage.ca_secret_ref and spec.storage.ca_secret_ref.key) or CA_KEY
+        return [{"name": CA_VOLUME, "secret": {"secretName": secret, "items": [{"key": key, "path": CA_KEY}]}}]
+    if settings.storage_ca:
+        # The operator's own copy is in another namespace; `with_revision` says which ConfigMap has it here.
+        return [{"name": CA_VOLUME, "configMap": {"items": [{"key": CA_KEY, "path": CA_KEY}]}}]
+    return []
 
 
-def _ca_mounts(spec: EffectiveDeploymentSpec) -> list[dict[str, Any]]:
-    return [{"name": "storage-ca", "mountPath": CA_FOLDER, "readOnly": True}] if _ca_secret(spec) else []
+def _ca_mounts(spec: EffectiveDeploymentSpec, settings: Settings) -> list[dict[str, Any]]:
+    wanted = _ca_secret(spec) or settings.storage_ca
+    return [{"name": CA_VOLUME, "mountPath": CA_FOLDER, "readOnly": True}] if wanted else []

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveTrainingSpec, tracking_secret_name
 from lakeloop.render.overlay import with_overlay
-from lakeloop.render.training.names import DRIVER, Platform, RunIdentity, driver_account, metadata, pod_labels
+from lakeloop.render.training.names import DRIVER, MOUNT, Platform, RunIdentity, driver_account, metadata, pod_labels
 from lakeloop.render.training.pod import container_security, pod_security, scratch_mounts, scratch_volumes
-from lakeloop.render.training.spark_conf import MOUNT, mebibytes
+from lakeloop.render.training.spark_conf import mebibytes
 from lakeloop.render.training.storage import StorageTarget, secret_env, storage_env
 
 COMMAND: Final = "/opt/venv/bin/lakeloop-driver"
@@ -56,7 +56,7 @@ def driver_pod(
                     "terminationMessagePolicy": "File",
                     "volumeMounts": [
                         *scratch_mounts(),  # LocalDirsFeatureStep
-                        {"name": "run", "mountPath": MOUNT, "readOnly": True},  # ConfigMap of spark.properties
+                        {"name": "run", "mountPath": MOUNT, "readOnly": True},  # spark.properties, and a store's CA
                     ],
                 }
             ],

@@ -3,8 +3,9 @@
 from typing import Any
 
 from lakeloop.api.v1alpha1.defaults import EffectiveSpark
+from lakeloop.render.certificates import CA_KEY, CA_VOLUME, TRUST_STORE_KEY
 from lakeloop.render.overlay import with_overlay
-from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity, pod_labels
+from lakeloop.render.training.names import EXECUTOR, MOUNT, Platform, RunIdentity, pod_labels
 from lakeloop.render.training.pod import container_security, pod_security, scratch_mounts, scratch_volumes
 from lakeloop.render.training.storage import StorageTarget, storage_env
 
@@ -16,13 +17,13 @@ def executor_template(run: RunIdentity, spark: EffectiveSpark, target: StorageTa
         "enableServiceLinks": False,
         "restartPolicy": "Never",
         "securityContext": pod_security(),
-        "volumes": scratch_volumes(),
+        "volumes": [*scratch_volumes(), *_ca_volumes(run, target)],
         "containers": [
             {
                 "name": EXECUTOR,
                 "env": storage_env(target),
                 "securityContext": container_security(),
-                "volumeMounts": scratch_mounts(),
+                "volumeMounts": [*scratch_mounts(), *_ca_mounts(target)],
             }
         ],
     }
@@ -30,6 +31,18 @@ def executor_template(run: RunIdentity, spark: EffectiveSpark, target: StorageTa
         spec["serviceAccountName"] = target.service_account
     template = {"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": pod_labels(run, EXECUTOR)}, "spec": spec}
     return with_overlay(template, spark.executor.template, main=EXECUTOR, field="spec.spark.executor.template")
+
+
+def _ca_volumes(run: RunIdentity, target: StorageTarget) -> list[dict[str, Any]]:
+    """Of the run's ConfigMap only what is public anyway."""
+    if not target.ca:
+        return []
+    items = [{"key": key, "path": key} for key in (CA_KEY, TRUST_STORE_KEY)]
+    return [{"name": CA_VOLUME, "configMap": {"name": run.config_map, "items": items}}]
+
+
+def _ca_mounts(target: StorageTarget) -> list[dict[str, Any]]:
+    return [{"name": CA_VOLUME, "mountPath": MOUNT, "readOnly": True}] if target.ca else []
 
 
 def executor_sample(

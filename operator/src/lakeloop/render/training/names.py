@@ -13,6 +13,8 @@ ATTEMPT: Final = "lakeloop.io/attempt"
 ROLE: Final = "lakeloop.io/role"
 PROGRESS: Final = "lakeloop.io/progress"
 
+MOUNT: Final = "/etc/lakeloop"
+"""Where pods of a run find what its ConfigMap holds for them."""
 DRIVER: Final = "driver"
 EXECUTOR: Final = "executor"
 
@@ -30,6 +32,8 @@ class Platform:
     warehouse: str | None
     trainer_image: str
     image_pull_policy: str = "IfNotPresent"
+    storage_ca: str | None = None
+    """The certificates in that file, PEM: what pods are given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The ConfigMap of a run: run spec, Spark settings, executors' template, and the spec as the user wrote it."""
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveIngest, EffectiveTrainingSpec
 from lakeloop.api.v1alpha1.trainingjob import RunInput
+from lakeloop.render.certificates import CA_KEY, TRUST_STORE_KEY, certificates, trust_store
 from lakeloop.render.errors import InvalidParameter, Unrenderable
 from lakeloop.render.training.executor import executor_template
 from lakeloop.render.training.names import Platform, RunIdentity, metadata, run_labels
@@ -41,8 +43,14 @@ def run_config(
             # JSON is YAML, and needs no writer of its own.
             "executor.yaml": _json(executor_template(run, spec.spark, target)),
             SPEC_KEY: _json(written),
+            **({CA_KEY: target.ca} if target.ca else {}),
         },
+        **({"binaryData": {TRUST_STORE_KEY: _trust_store(target.ca)}} if target.ca else {}),
     }
+
+
+def _trust_store(pem: str) -> str:
+    return base64.b64encode(trust_store(certificates(pem))).decode()
 
 
 def run_document(

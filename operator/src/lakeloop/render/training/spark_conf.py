@@ -7,16 +7,15 @@ Defaults that make small jobs fast, and what only the pod itself knows (its addr
 import math
 import re
 from collections.abc import Mapping
-from typing import Final
 
 from lakeloop.api.v1alpha1.defaults import EffectiveSpark
 from lakeloop.api.v1alpha1.training_execution import CREDENTIAL_CONF, OPERATOR_CONF
+from lakeloop.render.certificates import java_options
 from lakeloop.render.errors import InvalidConf
 from lakeloop.render.quantities import value_of
-from lakeloop.render.training.names import EXECUTOR, Platform, RunIdentity
+from lakeloop.render.training.names import EXECUTOR, MOUNT, Platform, RunIdentity
 from lakeloop.render.training.storage import StorageTarget
 
-MOUNT: Final = "/etc/lakeloop"
 _PROVIDERS = "software.amazon.awssdk.auth.credentials"
 _EXECUTOR_OVERHEAD = "400m"
 """Beside the heap: the JVM itself, and a Python worker where a query needs one."""
@@ -104,7 +103,11 @@ def _s3a(target: StorageTarget) -> dict[str, str]:
     if target.endpoint:
         conf["endpoint"] = target.endpoint
         conf["connection.ssl.enabled"] = str(target.endpoint.startswith("https://")).lower()
-    return {f"spark.hadoop.fs.s3a.{key}": value for key, value in conf.items()}
+    found = {f"spark.hadoop.fs.s3a.{key}": value for key, value in conf.items()}
+    if target.ca:
+        # Put before the user's extraJavaOptions, by Spark for executors and by the driver for itself.
+        found |= {f"spark.{role}.defaultJavaOptions": java_options(MOUNT) for role in ("driver", "executor")}
+    return found
 
 
 def properties(conf: Mapping[str, str]) -> str:

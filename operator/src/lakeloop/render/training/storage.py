@@ -6,8 +6,9 @@ from typing import Any, Final
 from lakeloop.api.v1alpha1.common import Storage
 from lakeloop.api.v1alpha1.defaults import storage_secret_name
 from lakeloop.api.v1alpha1.trainingjob import Input
+from lakeloop.render.certificates import CA_KEY
 from lakeloop.render.errors import Unrenderable
-from lakeloop.render.training.names import Platform
+from lakeloop.render.training.names import MOUNT, Platform
 
 ACCESS_KEY: Final = "AWS_ACCESS_KEY_ID"
 SECRET_KEY: Final = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 (the name of a variable)
@@ -24,6 +25,8 @@ class StorageTarget:
     secret: str | None
     """Secret with the keys; None: the service account has an identity."""
     service_account: str | None
+    ca: str | None = None
+    """Certificates that the endpoint's is checked against, PEM; None: those of the image."""
 
 
 def storage_target(storage: Storage, platform: Platform) -> StorageTarget:
@@ -34,6 +37,7 @@ def storage_target(storage: Storage, platform: Platform) -> StorageTarget:
         path_style=platform.storage_path_style if storage.path_style is None else storage.path_style,
         secret=None if storage.service_account_name else storage_secret_name(storage),
         service_account=storage.service_account_name,
+        ca=platform.storage_ca,
     )
 
 
@@ -63,6 +67,8 @@ def storage_env(target: StorageTarget) -> list[dict[str, Any]]:
     env += [{"name": name, "value": target.region} for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
     if target.endpoint:
         env += [{"name": name, "value": target.endpoint} for name in ("AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL")]
+    if target.ca:
+        env.append({"name": "AWS_CA_BUNDLE", "value": f"{MOUNT}/{CA_KEY}"})
     return env
 
 
