@@ -375,6 +375,20 @@ async def test_driver_that_does_not_start(name: str) -> None:
     assert world.live_drivers == []
 
 
+async def test_deadline_while_mlflow_is_down() -> None:
+    world = World()
+    await world.until_running()
+    world.ends(world.result())
+    world.tracking.down = True
+    await world.settle()
+    assert world.condition("Stalled") == ("True", "TrackingUnavailable")
+    world.clock.tick(3600)
+    await world.settle()
+    failure = world.run["failure"]
+    assert (failure["class"], failure["reason"]) == ("Infrastructure", "DeadlineExceeded")
+    assert "waited at last: spec.tracking: MLflow does not answer" in failure["message"]
+
+
 async def test_deadline() -> None:
     world = World()
     await world.until_running(runPolicy={"activeDeadlineSeconds": 100})

@@ -41,7 +41,9 @@ def _matches(key: str, pattern: str) -> str:
 
 def _enough_memory(kind: str) -> JsonDict:
     return rule(
-        f"!has(self.memory) || quantity(string(self.memory)).compareTo(quantity('{LEAST_MEMORY}')) >= 0",
+        # What is no quantity is refused by its pattern.
+        "!has(self.memory) || !isQuantity(string(self.memory))"
+        f" || quantity(string(self.memory)).compareTo(quantity('{LEAST_MEMORY}')) >= 0",
         f"{kind} needs a memory of at least {LEAST_MEMORY}: write 512Mi or more",
         field=".memory",
     )

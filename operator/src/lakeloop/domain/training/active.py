@@ -19,6 +19,7 @@ from lakeloop.render.training.driver_rbac import driver_rbac
 from lakeloop.render.training.executor import executor_sample
 from lakeloop.render.training.names import RUN_UID
 from lakeloop.render.training.run_config import experiment, run_config
+from lakeloop.status.conditions import STALLED, find
 from lakeloop.status.training import Said
 
 SAFETY_LOOK_SECONDS = 30.0
@@ -33,7 +34,12 @@ def deadline(sit: Situation) -> Plan | None:
     if run.launch_time is None or sit.now < after(run.launch_time, limit, sit.now):
         return None
     message = f"the run took longer than spec.runPolicy.activeDeadlineSeconds, {limit} s"
-    return fail(sit, "deadline", DriverFailure("Application", "DeadlineExceeded", message, retriable=False))
+    stalled = find(sit.status.conditions, STALLED)
+    if stalled is None:
+        return fail(sit, "deadline", DriverFailure("Application", "DeadlineExceeded", message, retriable=False))
+    # It was not the user's code that took the time.
+    message = f"{message}, and waited at last: {stalled.message}"
+    return fail(sit, "deadline", DriverFailure("Infrastructure", "DeadlineExceeded", message, retriable=False))
 
 
 def refused(sit: Situation) -> Plan | None:
