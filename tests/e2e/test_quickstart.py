@@ -1,12 +1,10 @@
 """The demo as documented, and what follows it: the alias moves, the server rolls forward and loses no request."""
 
-import json
 import subprocess
-import threading
-import urllib.request
 from typing import Any
 
 import pytest
+from e2e.load import Load
 
 from lakeloop.cli.demo import address, condition, fresh
 
@@ -54,36 +52,6 @@ def test_columns_of_kubectl_get(platform: Any, demo: str) -> None:
     assert table.splitlines()[0].split() == ["NAME", "RUN", "PHASE", "TABLE", "METRIC", "MODEL", "AGE"]
     assert "points@" in table
     assert "quickstart/" in table
-
-
-class Load:
-    """Asks `/invocations` without a pause until stopped; counts answers by model and keeps every failure."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.answers: list[str] = []
-        self.failures: list[str] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Load":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        body = json.dumps({"dataframe_split": {"columns": ["feature"], "data": [[1]]}}).encode()
-        while not self._over.is_set():
-            request = urllib.request.Request(f"{self.url}/invocations", body, {"Content-Type": "application/json"})
-            try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
-                    answer.read()
-                    self.answers.append(answer.headers["x-lakeloop-model"])
-            except OSError as error:
-                self.failures.append(repr(error))
 
 
 def test_a_new_version_takes_over_and_loses_no_request(platform: Any, demo: str) -> None:
