@@ -95,6 +95,15 @@ async def test_one_run_per_uid(server: TrackingServer) -> None:
     assert await server.get_run("0" * 32) is None
 
 
+async def test_mlflows_page_shows_model_training(server: TrackingServer, uri: str) -> None:
+    experiment = await server.ensure_experiment("team-a/shown")
+    servers = MlflowServers(uri)
+    found = await servers.call(None, "GET", "/experiments/get", {"experiment_id": experiment})
+    await servers.close()
+    tags = {each["key"]: each["value"] for each in found["experiment"]["tags"]}
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 async def test_one_version_per_run_and_its_alias(server: TrackingServer) -> None:
     experiment = await server.ensure_experiment("team-a/churn")
     run = await server.create_run(experiment, "churn-2", 1_800_000_000_000, {TAG: "uid-2"})

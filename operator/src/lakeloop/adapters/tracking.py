@@ -26,6 +26,8 @@ from lakeloop.adapters.tracking_protocol import (
 
 _API = "/api/2.0/mlflow"
 _MAX_MESSAGE = 500
+EXPERIMENT_TAGS: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's page shows runs as those of trained models, and not of generative ones."""
 _Answer = TypeVar("_Answer")
 
 
@@ -139,7 +141,7 @@ class MlflowServer:
         if found is not None:
             return found
         try:
-            return _experiment_id(await self._post("/experiments/create", name=name))
+            return _experiment_id(await self._post("/experiments/create", name=name, tags=_pairs(EXPERIMENT_TAGS)))
         except TrackingInvalid as error:
             made_meanwhile = await self.get_experiment(name) if error.code == "RESOURCE_ALREADY_EXISTS" else None
             if made_meanwhile is None:

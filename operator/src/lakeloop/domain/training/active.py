@@ -102,6 +102,9 @@ def _ensure_run(sit: Situation) -> EnsureRun:
             "lakeloop.io/training-job": f"{name.namespace}/{name.job}",
             "lakeloop.io/run": str(run.number),
             "lakeloop.io/trigger": run.trigger,
+            # What MLflow's page shows as the run's source.
+            "mlflow.source.name": f"TrainingJob {name.namespace}/{name.job}",
+            "mlflow.source.type": "JOB",
         },
     )
 
