@@ -60,6 +60,9 @@ def main() -> None:
     except SettingsError as error:
         print(f"lakeloop-operator: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if settings.storage_ca_file is not None:
+        # deltalake takes a CA by no other way. Python's own contexts are made already, or name their CA themselves.
+        os.environ.setdefault("SSL_CERT_FILE", str(settings.storage_ca_file))
     logs.configure(numeric_level(settings), settings.log_format)
     nesting.take_what_the_api_server_takes()
     raise SystemExit(asyncio.run(run(settings, secret)))

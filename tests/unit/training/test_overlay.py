@@ -72,7 +72,9 @@ def test_lists_are_merged_by_their_keys() -> None:
 
 
 def test_a_sidecar_is_restricted_too() -> None:
-    pod = overlaid({"spec": {"containers": [{"name": "logs", "image": "x"}], "initContainers": [{"name": "init"}]}})
+    pod = overlaid(
+        {"spec": {"containers": [{"name": "logs", "image": "x"}], "initContainers": [{"name": "init", "image": "x"}]}}
+    )
     assert pod["spec"]["containers"][1]["securityContext"] == RESTRICTED_CONTAINER
     assert pod["spec"]["initContainers"][0]["securityContext"] == RESTRICTED_CONTAINER
 
@@ -145,6 +147,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "our command": (container(command=["sh"]), "spec.containers[0].command"),
     "our variable": (container(env=[{"name": "AWS_REGION", "value": "x"}]), "spec.containers[0].env[0]"),
     "our mount": (container(volumeMounts=[{"name": "x", "mountPath": "/tmp"}]), "spec.containers[0].volumeMounts[0]"),
+    "a slip in the name": (
+        {"spec": {"containers": [{"name": "drivr", "resources": {}}]}},
+        "spec.containers[0].image",
+    ),
     "no name": ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0].name"),
     "our label": ({"metadata": {"labels": {"lakeloop.io/run": "9"}}}, "metadata.labels[lakeloop.io/run]"),
     "another name": ({"metadata": {"name": "x"}}, "metadata.name"),
@@ -194,13 +200,19 @@ CONTEXTS = st.dictionaries(
     ),
 )
 CONTAINERS = st.lists(
-    st.fixed_dictionaries(
-        {"name": st.sampled_from(["driver", "sidecar"])},
-        optional={
-            "securityContext": CONTEXTS,
-            "env": st.lists(st.fixed_dictionaries({"name": st.sampled_from(["A", "B"]), "value": SCALARS}), max_size=2),
-            "resources": st.dictionaries(st.sampled_from(["limits", "requests"]), st.just({"cpu": "1"})),
-        },
+    st.builds(
+        lambda parts, own: parts | ({"name": "driver"} if own else {"name": "sidecar", "image": "x"}),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "securityContext": CONTEXTS,
+                "env": st.lists(
+                    st.fixed_dictionaries({"name": st.sampled_from(["A", "B"]), "value": SCALARS}), max_size=2
+                ),
+                "resources": st.dictionaries(st.sampled_from(["limits", "requests"]), st.just({"cpu": "1"})),
+            },
+        ),
+        st.booleans(),
     ),
     max_size=2,
 )

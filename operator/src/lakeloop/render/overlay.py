@@ -183,6 +183,10 @@ def _check_container(container: Any, rendered: Mapping[str, Any], main: str, pat
         _check_variable(_mapping(variable, f"{path}.env[{i}]"), f"{path}.env[{i}]")
     own = rendered.get(name)
     if own is None:
+        if not container.get("image"):
+            raise TemplateRefused(
+                f"{path}.image", f"is missing for container {name}; the operator's own container is named {main}"
+            )
         return
     for key in _OWNED_MAIN_FIELDS.keys() & container.keys():
         raise TemplateRefused(f"{path}.{key}", f"cannot be set here: {_OWNED_MAIN_FIELDS[key]}")
