@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,25 +179,86 @@ def test_failures_say_class_reason_and_field(
     assert found == {name: expected for name, (_, expected) in cases.items()}
 
 
-def test_sigterm_stops_spark_and_leaves_no_result(
-    run_document: Any, properties: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def stuck_driver(
+    spark: Any, run_document: Any, properties: dict[str, str], tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver that reads a table of which one file never answers."""
     (tmp_path / "run.json").write_text(json.dumps(run_document()))
     (tmp_path / "spark.properties").write_text("".join(f"{k}={v}\n" for k, v in properties.items()))
-    table = tmp_path / "points/_delta_log"
-    table.mkdir(parents=True)
-    os.mkfifo(table / "00000000000000000000.json")  # whoever reads this table waits for ever
-    termination = tmp_path / "termination"
+    table = tmp_path / "points"
+    rows = spark.range(4).selectExpr("id AS feature", "id % 2 AS target")
+    rows.coalesce(1).write.format("delta").save(str(table))
+    for file in [*table.glob(".*.crc"), *table.glob("*.parquet")]:
+        file.unlink()
+        if file.suffix == ".parquet":
+            os.mkfifo(file)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LAKELOOP_RUN_FILE": str(tmp_path / "run.json"),
-                   "LAKELOOP_TERMINATION_LOG": str(termination), "LAKELOOP_ATTEMPT": "1",
+                   "LAKELOOP_TERMINATION_LOG": str(tmp_path / "termination"), "LAKELOOP_ATTEMPT": "1",
                    "SPARK_HOME": os.environ["SPARK_HOME"]}  # fmt: skip
     driver = subprocess.Popen([str(Path(sys.executable).parent / "lakeloop-driver")], env=environment)
+    yield driver
+    driver.kill()
+    driver.wait()
+
+
+def jvm_of(driver: subprocess.Popen[bytes]) -> int:
     children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
     deadline = time.monotonic() + 60
     while not (jvms := children.read_text().split()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert jvms
-    driver.send_signal(signal.SIGTERM)
-    assert driver.wait(30) == 143
-    assert not any(Path(f"/proc/{pid}").exists() for pid in jvms)
-    assert not termination.exists()
+    return int(jvms[0])
+
+
+@contextlib.contextmanager
+def reading(table: Path) -> Iterator[None]:
+    """The stuck file, held open for writing from the moment that somebody reads it."""
+    file, deadline = next(table.glob("*.parquet")), time.monotonic() + 120
+    writer = None
+    while writer is None and time.monotonic() < deadline:
+        try:
+            writer = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            time.sleep(0.05)
+    assert writer is not None
+    yield
+    os.close(writer)
+
+
+@pytest.mark.parametrize("moment", ["starting", "reading"])
+def test_sigterm_stops_spark_and_leaves_no_result(
+    stuck_driver: subprocess.Popen[bytes], tmp_path: Path, moment: str
+) -> None:
+    jvm = jvm_of(stuck_driver)
+    with reading(tmp_path / "points") if moment == "reading" else contextlib.nullcontext():
+        stuck_driver.send_signal(signal.SIGTERM)
+        assert stuck_driver.wait(30) == 143
+    assert not Path(f"/proc/{jvm}").exists()
+    assert not (tmp_path / "termination").exists()
+
+
+def test_a_sigterm_that_python_would_lose_is_heard(tmp_path: Path) -> None:
+    """In a callback of the interpreter's own an exception is ignored: a handler that raises one is not enough."""
+    program = """
+import os, signal, time, weakref
+from lakeloop_trainer.main import Termination
+class Thing: pass
+thing = Thing()
+termination = Termination()
+ref = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+del thing
+time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=50, check=False).returncode == 143
+
+
+def test_a_jvm_that_is_killed_is_not_taken_for_a_store_that_is_down(
+    stuck_driver: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    jvm = jvm_of(stuck_driver)
+    with reading(tmp_path / "points"):
+        os.kill(jvm, signal.SIGKILL)
+    assert stuck_driver.wait(60) == 1
+    failure = json.loads((tmp_path / "termination").read_text())["failure"]
+    assert (failure["class"], failure["reason"]) == ("Infrastructure", "DriverError")
+    assert "JVM was killed by signal 9" in failure["message"]

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lakeloop_trainer import progress as progress_module
@@ -49,8 +48,36 @@ MLFLOW_DEFAULTS = {
 log = logging.getLogger("lakeloop_trainer")
 
 
-class Terminated(BaseException):
-    """SIGTERM: the pod is going away, and whoever sent it knows why."""
+class Termination:
+    """What SIGTERM does, in a thread of its own: the pod is going away, and whoever sent the signal knows why.
+
+    An exception in the main thread would not do: it waits for C code to return (a fit can take hours), and where it
+    comes up in a callback of the interpreter's own it is lost.
+    """
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self._close: Callable[[], None] | None = None
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        threading.Thread(target=self._wait, name="termination", daemon=True).start()
+
+    def closes(self, close: Callable[[], None]) -> None:
+        """What is to be closed before the process ends."""
+        self._close = close
+
+    def _wait(self) -> None:
+        while os.read(self._signals, 1) != bytes([signal.SIGTERM]):
+            pass
+        self.begun.set()
+        log.warning("terminated: Spark is stopped, no result is written")
+        try:
+            if self._close is not None:
+                self._close()
+        finally:
+            os._exit(EXIT_TERMINATED)
 
 
 def main() -> None:
@@ -65,39 +92,20 @@ def main() -> None:
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _terminate)
+    termination = Termination()
     environ = os.environ
     code = run(
         spec_path=Path(environ.get("LAKELOOP_RUN_FILE", "/etc/lakeloop/run.json")),
         termination_log=Path(environ.get("LAKELOOP_TERMINATION_LOG", "/dev/termination-log")),
         environ=environ,
+        termination=termination,
     )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads of py4j and Spark must not hold the pod back
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
-
-
-@contextlib.contextmanager
-def _terminate_later() -> Iterator[None]:
-    """Holds a SIGTERM back until the block is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if held:
-        raise Terminated
-
-
-def run(spec_path: Path, termination_log: Path, environ: Mapping[str, str]) -> int:
+def run(spec_path: Path, termination_log: Path, environ: Mapping[str, str], termination: Termination) -> int:
     """Runs one attempt and writes its result; returns the exit code."""
     driver: Driver | None = None
     uid, attempt = "", int(environ.get("LAKELOOP_ATTEMPT", "1"))
@@ -106,10 +114,11 @@ def run(spec_path: Path, termination_log: Path, environ: Mapping[str, str]) -> i
             spec = run_spec.load(spec_path)
             uid = spec.uid
             driver = Driver(spec, attempt, spec_path.parent, environ)
+            termination.closes(driver.close)
             outcome = driver.run()
-        except Terminated:
-            raise
         except BaseException as error:
+            if termination.begun.is_set():  # Spark was stopped under it: that is no failure of the run's
+                threading.Event().wait()
             failure = _failure(error, driver)
             versions = driver.result_inputs() if driver else ()
             outcome = Outcome(uid, attempt, inputs=versions, failure=failure)
@@ -119,9 +128,6 @@ def run(spec_path: Path, termination_log: Path, environ: Mapping[str, str]) -> i
             driver.finish(document)
         _write_result(termination_log, termination_message(document))
         return 1 if outcome.failure else 0
-    except Terminated:
-        log.warning("terminated: Spark is stopped, no result is written")
-        return EXIT_TERMINATED
     finally:
         if driver is not None:
             driver.close()
@@ -135,7 +141,19 @@ def _failure(error: BaseException, driver: Driver | None) -> RunFailure:
             "No executor pod was ready in time; see the events of the executor pods, and spec.spark.executor",
             "spec.spark.executor",
         )
+    if driver is not None and _lost_connection(error) and (death := driver.jvm_death()):
+        return death
     return classify(error, Context("The run", "DriverError"))
+
+
+def _lost_connection(error: BaseException) -> bool:
+    """Whether a broken connection is behind it: that to the JVM looks like any other."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, ConnectionError | EOFError) or type(at).__name__ in ("Py4JError", "Py4JNetworkError"):
+            return True
+        at = at.__cause__ or at.__context__
+    return False
 
 
 def _write_result(path: Path, text: str) -> None:
@@ -158,6 +176,7 @@ class Driver:
         self._work = tempfile.TemporaryDirectory(prefix="lakeloop-run-")
         self._stores: dict[str, ObjectStore] = {}
         self._lock = threading.Lock()
+        self._jvm_lock = threading.Lock()
         properties_file, template = folder / "spark.properties", folder / "executor.yaml"
         properties = parse_properties(properties_file.read_text()) if properties_file.is_file() else {}
         self.conf = driver_conf(
@@ -171,13 +190,17 @@ class Driver:
     def executors_missing(self) -> bool:
         return self._session is not None and self._session.executors_missing
 
+    def jvm_death(self) -> RunFailure | None:
+        """Why the JVM is no longer there; None where it is, or was never started."""
+        return self._jvm.death() if self._jvm is not None else None
+
     def result_inputs(self) -> list[dict[str, Any]]:
         """Inputs with the versions that are known by now."""
         return [{"name": name, "version": version} for name, version in self.versions.items()]
 
     def run(self) -> Outcome:
         """Trains and logs; raises RunFailure or whatever the libraries raise."""
-        with _terminate_later():  # a JVM that nobody knows of would not be stopped
+        with self._jvm_lock:  # a JVM that nobody knows of would not be stopped
             self._jvm = Jvm(self.conf)
         with self.stages.measure("import pyspark"):
             import pyspark.sql  # noqa: F401 (imported here, before two threads import its parts)
@@ -222,8 +245,9 @@ class Driver:
 
     def close(self) -> None:
         """Stops Spark and removes what this attempt wrote to local disk."""
-        if self._jvm is not None:
-            self._jvm.stop()
+        with self._jvm_lock:
+            if self._jvm is not None:
+                self._jvm.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(OSError):
             self._work.cleanup()
@@ -328,11 +352,10 @@ class Driver:
     ) -> Outcome:
         from lakeloop_trainer import training
         from lakeloop_trainer.estimator import effective_params, pipeline_code
-        from lakeloop_trainer.tracking import EXAMPLE_ROWS
 
         with _tracking_errors("Logging the model"):
             model_logged = self._pool.submit(
-                self._measured, "log model", tracker.model, pipeline, rows.train_features.head(EXAMPLE_ROWS),
+                self._measured, "log model", tracker.model, pipeline, rows.train_features,
                 effective_params(pipeline), [step.class_path for step in self.spec.steps],
             )  # fmt: skip
             folder = Path(self._work.name)

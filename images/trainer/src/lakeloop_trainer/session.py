@@ -25,6 +25,8 @@ from lakeloop_trainer.failures import RunFailure
 
 ARCHIVE_VARIABLE = "LAKELOOP_CDS_ARCHIVE"
 DEFAULT_ARCHIVE = "/opt/lakeloop/spark.jsa"
+TOO_MANY_EXECUTORS_FAILED = 11
+"""The exit code that Spark ends its driver with (``SparkExitCode.EXCEED_MAX_EXECUTOR_FAILURES``)."""
 
 # org.apache.spark.launcher.JavaModuleOptions, Spark 4.1; a test compares it with what the launcher prints.
 MODULE_OPTIONS = (
@@ -129,10 +131,12 @@ class Jvm:
         """Waits for the gateway and tells PySpark where it is; raises RunFailure where the JVM does not come up."""
         deadline = time.monotonic() + timeout_seconds
         while not self._connection.is_file():  # written under another name and renamed, so it is whole
-            if self.process.poll() is not None:
+            if (code := self.process.poll()) is not None:
+                if code < 0:
+                    raise RunFailure("DriverError", f"The driver's JVM was killed by signal {-code} at its start")
                 raise RunFailure(
                     "InvalidConf",
-                    f"The driver's JVM ended with exit code {self.process.returncode} at its start; see the pod's log. "
+                    f"The driver's JVM ended with exit code {code} at its start; see the pod's log. "
                     "Check spark.driver.memory and spark.conf",
                     "spec.spark",
                 )
@@ -144,6 +148,24 @@ class Jvm:
         os.environ["PYSPARK_GATEWAY_PORT"] = str(port)
         os.environ["PYSPARK_GATEWAY_SECRET"] = raw[8 : 8 + length].decode()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def death(self, timeout_seconds: float = 2) -> RunFailure | None:
+        """What to say of a JVM that ended although nobody asked it to; None where it lives.
+
+        Who lost the connection to it may be faster than the process: it is waited for.
+        """
+        try:
+            code = self.process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        if code == TOO_MANY_EXECUTORS_FAILED:
+            return RunFailure(
+                "ExecutorsUnavailable",
+                "Too many executors failed; see their events and spec.spark.executor, and spark.conf for their options",
+                "spec.spark.executor",
+            )
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return RunFailure("DriverError", f"The driver's JVM {how} in the middle of the run; see the pod's log")
 
     def stop(self, grace_seconds: float = 10) -> None:
         """Ends the process: asked first, so that Spark's shutdown hooks remove the executors; then killed."""
@@ -205,8 +227,7 @@ class Session:
                 return
             if time.monotonic() > deadline:
                 self.executors_missing = True
-                context.cancelAllJobs()
-                return
+                context.cancelAllJobs()  # and the next one too, should this moment be between two
 
     def _stop(self) -> None:
         try:
