@@ -113,12 +113,54 @@ def test_append_widens_numbers_and_refuses_the_rest(spark: Any, tmp_path: Path, 
     whole = json_lines(tmp_path / "a.json", [{"feature": 2, "target": 0}])
     assert load(spark, table_input(table, load=append(write_manifest("run-1", [whole]), 0)), "run-1") == 1
     assert rows_of(spark, table, 1) == 2
-    for name, row in {"text": {"feature": "x", "target": 0}, "extra": {"feature": 1, "target": 0, "more": 1}}.items():
+    wrong = {
+        "text": ({"feature": "x", "target": 0}, "column feature is string in the files and double in the table"),
+        "extra": ({"feature": 1, "target": 0, "more": 1}, "column more is not in the table"),
+    }
+    for name, (row, says) in wrong.items():
         raw = json_lines(tmp_path / f"{name}.json", [row])
-        with pytest.raises(RunFailure) as caught:
+        with pytest.raises(RunFailure, match=says) as caught:
             load(spark, table_input(table, load=append(write_manifest(f"run-{name}", [raw]), 1)), f"run-{name}")
         assert (caught.value.reason, caught.value.field) == ("SchemaMismatch", "spec.inputs[0].ingest"), name
     assert not (table / "_delta_log/00000000000000000002.json").exists()
+
+
+# name: files, format, options, what becomes of them: rows, or what the failure says
+RAW_FILES: dict[str, tuple[dict[str, str], str, dict[str, str], list[tuple[Any, ...]] | str]] = {
+    "a broken record": ({"a.json": '{"x": 1}\n{"x": 2\n{"x": 3}\n'}, "json", {}, "malformed record"),
+    "the same, left out": ({"a.json": '{"x": 1}\n{"x": 2\n'}, "json", {"Mode": "DROPMALFORMED"}, [(1,)]),
+    "an array over several lines": ({"a.json": '[\n{"x": 1},\n{"x": 3}\n]'}, "json", {}, 'multiLine: "true"'),
+    "the same, as such": ({"a.json": '[\n{"x": 1},\n{"x": 3}\n]'}, "json", {"multiline": "true"}, [(1,), (3,)]),
+    "a short line": ({"a.csv": "x,y\n1,2\n3\n"}, "csv", {}, "a.csv"),
+    "a long line": ({"a.csv": "x,y\n1,2\n3,4,5\n"}, "csv", {}, "malformed record in"),
+    "columns in another order": (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "y,x\n4,3\n"}, "csv", {}, "b.csv.*CSV header does not conform"),
+    "a column more": ({"a.csv": "x,y\n1,2\n", "b.csv": "x,y,z\n3,4,5\n"}, "csv", {}, "Number of column in CSV header"),
+    "quotes in quotes": ({"a.csv": 'x,y\n1,"a ""b"", c\\"\n'}, "csv", {}, [(1, 'a "b", c\\')]),
+    "no header": ({"a.csv": "1,2\n"}, "csv", {"Header": "false"}, [(1, 2)]),
+    "no parquet": ({"a.parquet": "nonsense"}, "parquet", {}, "a.parquet is not a Parquet file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAW_FILES)
+def test_raw_files_are_loaded_as_they_are_or_not_at_all(
+    spark: Any, tmp_path: Path, write_manifest: Any, name: str
+) -> None:
+    files, file_format, options, expected = RAW_FILES[name]
+    raw = [tmp_path / file for file in files]
+    for file in raw:
+        file.write_text(files[file.name])
+    wanted = append(write_manifest("run-1", raw), None, format=file_format, options=options)
+    item = table_input(tmp_path / "points", load=wanted)
+    if isinstance(expected, str):
+        with pytest.raises(RunFailure, match=expected) as caught:
+            load(spark, item, "run-1")
+        assert (caught.value.reason, caught.value.field) == ("IngestFailed", "spec.inputs[0].ingest")
+        assert not list((tmp_path / "points").glob("_delta_log/*.json"))
+    else:
+        assert load(spark, item, "run-1") == 0
+        found = spark.read.format("delta").load(str(tmp_path / "points")).collect()
+        assert sorted(tuple(row) for row in found) == expected
 
 
 def test_a_changed_file_or_none_at_all(spark: Any, tmp_path: Path, write_manifest: Any) -> None:

@@ -120,6 +120,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 _LITERAL = re.compile(r"'[^'\n]*'")
 _URL_CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")
+# Spark's wrappings of what really happened in a task.
+_SAYS_NOTHING = re.compile(r"TASK_WRITE_FAILED|Job aborted|in awaitResult|WRITING_JOB_ABORTED")
 _STACK_LINE = re.compile(r"^\s*(at |\.\.\. \d+ more|Caused by:|SQLSTATE|== SQL)")
 
 
@@ -166,8 +168,13 @@ def classify(error: BaseException, context: Context) -> RunFailure:
 def exception_line(error: BaseException) -> str:
     """One line that names the exception and says what it says, without a stack trace."""
     java = getattr(error, "java_exception", None)
+    if java is None and _SAYS_NOTHING.search(_first_line(str(error))):
+        java = getattr(error, "_origin", None)
     if java is not None:
-        return _first_line(_java_text(java))
+        lines = [_first_line(text) for text in _java_causes(java)]
+        telling = [line for line in lines if line and not _SAYS_NOTHING.search(line)] or lines
+        # what failed and, where that is a consequence, what it came from
+        return telling[0] if telling[0] == telling[-1] or telling[0] is lines[0] else f"{telling[0]}: {telling[-1]}"
     condition = _condition(error)
     text = _first_line(str(error)) or type(error).__name__
     return text if condition else f"{type(error).__name__}: {text}"
@@ -193,11 +200,17 @@ def _texts(error: BaseException) -> Iterator[str]:
             yield condition
         yield str(at)[:20_000]
         java = getattr(at, "java_exception", None) or getattr(at, "_origin", None)
-        depth = 0
-        while java is not None and depth < 20:
-            yield _java_text(java)
-            java, depth = java.getCause(), depth + 1
+        if java is not None:
+            yield from _java_causes(java)
         at = at.__cause__ or at.__context__
+
+
+def _java_causes(java: Any) -> Iterator[str]:
+    """The texts of a Java exception and of its causes, outermost first."""
+    depth = 0
+    while java is not None and depth < 20:
+        yield _java_text(java)
+        java, depth = java.getCause(), depth + 1
 
 
 def _java_text(java: Any) -> str:

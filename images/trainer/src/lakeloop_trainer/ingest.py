@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ TXN_VERSION = 1
 ONE_FILE_BYTES = 128 << 20
 """Raw bytes up to which the commit adds one file: many small files are slow to read ever after."""
 COMMIT_TRIES = 4
+
+# What Spark's readers would do unless told: load a record that they cannot read as a row of NULLs, take the columns of
+# the second CSV file for those of the first whatever its header says, and a doubled quote for two.
+DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "json": {"mode": "FAILFAST"},
+    "csv": {"header": "true", "inferSchema": "true", "mode": "FAILFAST", "enforceSchema": "false", "escape": '"'},
+}
 
 # Widening or checked casts from what a JSON or CSV reader infers to what the table has.
 _CASTS = {
@@ -109,6 +117,7 @@ def load(spark: Any, item: Input, manifest: Manifest, run_uid: str, job: str, st
         RunFailure: IngestFailed, SchemaMismatch, or what the store or Spark say.
     """
     ingest = _of(item)
+    differences: list[str] = []
     doing = f"Loading {len(manifest.files)} file(s) into {item.uri}"
     context = Context(doing, "IngestFailed", f"{item.path}.ingest")
     try:
@@ -118,22 +127,42 @@ def load(spark: Any, item: Input, manifest: Manifest, run_uid: str, job: str, st
         if ingest.mode == "Append" and ingest.base_version is not None:
             table = spark.read.format("delta").load(as_spark_path(item.uri))
             rows = conform(rows, dict(rows.dtypes), dict(table.dtypes))
+            differences = differing(dict(rows.dtypes), dict(table.dtypes))
         if manifest.total_bytes <= ONE_FILE_BYTES:
             rows = rows.coalesce(1)
         _commit(rows, item, ingest, run_uid, job)
     except Exception as error:
-        raise classify(error, context) from error
+        failure = unreadable(error, doing, item) or classify(error, context)
+        if failure.reason == "SchemaMismatch" and differences:  # Delta's words are of one of them, and blanked
+            failure = RunFailure(failure.reason, f"{doing} failed: {', '.join(differences[:10])}", failure.field)
+        raise failure from error
     version = version_of_transaction(store, item.uri, run_uid, ingest.base_version)
     if version is None:
         raise RunFailure("IngestFailed", f"{doing}: the commit is not in the table's log", f"{item.path}.ingest")
     return version
 
 
+def unreadable(error: BaseException, doing: str, item: Input) -> RunFailure | None:
+    """The failure of a record that is not of the format; Spark's own words quote it, and rows are not for messages."""
+    text = str(error)
+    if "MALFORMED_RECORD" not in text and "malformed records" not in text.lower():
+        return None
+    named = re.search(r"reading file (\S+?)\.? ", text)
+    where = f" in {named.group(1)}" if named else ""
+    several = '{multiLine: "true"} reads records that span lines, ' if _of(item).format == "json" else ""
+    return RunFailure(
+        "IngestFailed",
+        f"{doing} failed: there is a malformed record{where}. Of {item.path}.ingest.options, {several}"
+        "{mode: DROPMALFORMED} leaves such records out",
+        f"{item.path}.ingest",
+    )
+
+
 def read_raw(spark: Any, ingest: Ingest, uris: Sequence[str]) -> Any:
-    """The raw files as a DataFrame. CSV has a header and inferred types unless the options say otherwise."""
-    options = dict(ingest.options)
-    if ingest.format == "csv":
-        options = {"header": "true", "inferSchema": "true", **options}
+    """The raw files as a DataFrame, by `DEFAULT_OPTIONS` unless the options say otherwise."""
+    options = {**DEFAULT_OPTIONS.get(ingest.format, {})}
+    for key, value in ingest.options.items():  # to Spark their case is all one
+        options = {name: default for name, default in options.items() if name.lower() != key.lower()} | {key: value}
     # a name is a name: without this Spark would take [, {, * and ? in it for patterns
     paths = [_literal_path(as_spark_path(uri)) for uri in uris]
     return spark.read.format(ingest.format).options(**options).load(paths)
@@ -148,6 +177,18 @@ def conform(rows: Any, found: Mapping[str, str], wanted: Mapping[str, str]) -> A
         if target and target[1] != type_name and target[1].split("(")[0] in _CASTS.get(type_name, ()):
             casts[name] = rows[name].cast(target[1])
     return rows.withColumns(casts) if casts else rows
+
+
+def differing(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """In which columns the files are not what the table is, in words."""
+    by_lower = {name.lower(): type_name for name, type_name in wanted.items()}
+    return [
+        f"column {name} is {type_name} in the files and {by_lower[name.lower()]} in the table"
+        if name.lower() in by_lower
+        else f"column {name} is not in the table"
+        for name, type_name in found.items()
+        if by_lower.get(name.lower()) != type_name
+    ]
 
 
 def commit_options(run_uid: str, job: str) -> dict[str, str]:

@@ -35,7 +35,12 @@ class Ingest(ApiModel):
         json_schema_extra=default_text("`New`; `All` where mode is `Overwrite`"),
     )
     options: Tags | None = Field(
-        default=None, description="Options of Spark's reader for the format, such as `header` or `multiLine`."
+        default=None,
+        description="Options of Spark's reader for the format, such as `header` or `multiLine`.",
+        json_schema_extra=default_text(
+            "a malformed record fails the run (`mode: FAILFAST`); CSV has a header, the same in each file, inferred"
+            " types, and quotes doubled inside of quotes"
+        ),
     )
 
 
