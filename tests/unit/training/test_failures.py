@@ -1,5 +1,6 @@
 """Failures: which class and reason each gets, what is tried again, and that no pod is left alive."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +222,52 @@ async def test_death_is_retried_with_the_same_inputs(name: str) -> None:
     assert "failure" not in world.run
 
 
+def node_goes_silent(world: World) -> None:
+    """Its pods are deleted by the taint manager, and no kubelet is there to say that they ended."""
+    ref = world.pod_ref()
+    world.kubernetes.remove((ref.api_version, ref.kind, ref.namespace, ref.name))
+
+
+async def test_a_driver_on_a_node_that_does_not_answer_is_not_waited_for_for_ever() -> None:
+    world = World()
+    await world.until_running()
+    silent, pinned = world.pod_ref(), world.run["inputs"]
+    node_goes_silent(world)
+    await world.settle()
+    world.clock.tick(60)
+    await world.settle()
+    assert (world.run["phase"], world.run["attempt"]) == ("Running", 1), "its kubelet has a minute"
+    world.clock.tick(1)
+    await world.settle()
+    assert (world.run["phase"], world.run["failure"]["reason"]) == ("Pending", "DriverLost")
+    world.clock.tick(10)
+    await world.settle()
+    assert world.run["driverPod"] == "churn-1-2-driver"
+    assert world.run["inputs"] == pinned
+    # it was at work all the time, and its node is back
+    stale = {"exitCode": 0, "reason": "Completed", "message": json.dumps(world.result(attempt=1))}
+    ended = [{"name": "driver", "state": {"terminated": stale}}]
+    world.kubernetes.change(silent, lambda pod: pod.update(status={"phase": "Succeeded", "containerStatuses": ended}))
+    await world.settle()
+    assert world.run["phase"] == "Submitting"
+    world.ends(world.result())
+    await world.settle()
+    assert world.run["phase"] == "Succeeded"
+    assert len(world.tracking.versions) == 1
+
+
+async def test_a_silent_node_does_not_hold_the_deletion_of_a_job() -> None:
+    world = World()
+    await world.until_running()
+    node_goes_silent(world)
+    world.delete()
+    await world.settle()
+    assert world.exists
+    world.clock.tick(61)
+    await world.settle()
+    assert not world.exists
+
+
 async def test_infrastructure_retries_back_off_and_end() -> None:
     world = World()
     await world.until_running()
@@ -321,6 +368,24 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "TemplateRefused",
         "spec.spark.driver.template.spec.volumes[0].hostPath",
     ),
+    "two loads into one table": (
+        {
+            "inputs": [
+                {"name": "a", "uri": TABLE, "ingest": {"from": FROM, "format": "json"}},
+                {"name": "b", "uri": f"{TABLE}/", "ingest": {"from": FROM, "format": "json"}},
+            ],
+            "dataset": {"query": "SELECT * FROM a", "target": "churned"},
+        },
+        "Submission",
+        "InvalidSpec",
+        "spec.inputs[1].ingest",
+    ),
+    "memory that would have no effect": (
+        {"spark": {"conf": {"spark.driver.memoryOverhead": "1g"}}},
+        "Submission",
+        "InvalidConf",
+        "spec.spark.conf[spark.driver.memoryOverhead]",
+    ),
     "no number": (
         {"estimator": {"steps": [{"class": "a.B", "params": {"C": {"float": "one"}}}]}},
         "Application",
@@ -387,6 +452,24 @@ async def test_deadline_while_mlflow_is_down() -> None:
     failure = world.run["failure"]
     assert (failure["class"], failure["reason"]) == ("Infrastructure", "DeadlineExceeded")
     assert "waited at last: spec.tracking: MLflow does not answer" in failure["message"]
+
+
+@pytest.mark.parametrize("name", ["unschedulable", "missing table"])
+async def test_start_deadline_is_kept_to_the_second(name: str) -> None:
+    """The operator looks ever more seldom, but not past the deadline."""
+    world = World()
+    if name == "missing table":
+        no_table(world)
+    world.apply(runPolicy={"startDeadlineSeconds": 47})
+    began = world.clock.now()
+    again = await world.settle()
+    if name == "unschedulable":
+        world.pod_status(phase="Pending", **STUCK[name][0])
+        again = await world.settle()
+    while world.run["phase"] != "Failed":
+        world.clock.tick(again or 0)
+        again = await world.settle()
+    assert 47 <= (world.clock.now() - began).total_seconds() <= 49
 
 
 async def test_deadline() -> None:

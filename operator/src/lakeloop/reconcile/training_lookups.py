@@ -61,9 +61,14 @@ class Sources:
         access = await self.storage_access(sit)
         pinned: list[RunInput] = []
         missing: list[WriteManifest] = []
+        loaded: dict[str, int] = {}
         for index, item in enumerate(sit.run_spec.inputs):
             try:
                 uri = input_uri(index, item, sit.run_spec.storage, sit.observed.platform)
+                if item.ingest is not None and loaded.setdefault(uri, index) != index:
+                    # One commit per run and table: the run's uid is its mark in the log.
+                    where = f"spec.inputs[{index}].ingest"
+                    raise Unrenderable(where, f"spec.inputs[{loaded[uri]}] loads into {uri} already: take one away")
                 if item.ingest is None:
                     pinned.append(await self._table(access, uri, item))
                 else:

@@ -193,7 +193,7 @@ def _launched(sit: Situation, run: Run) -> Plan:
 def watch(sit: Situation) -> Plan | None:
     """A driver that is not over: its progress goes into status, and the versions that it ingested are pinned."""
     pod = sit.driver
-    if pod is None or drivers.is_terminal(pod):
+    if pod is None or drivers.is_terminal(pod) or drivers.is_lost(pod, sit.now):
         return None
     run = _adopted(sit, pod)
     seen = drivers.progress(pod, run.uid, sit.identity.attempt) or {}
@@ -236,7 +236,7 @@ def _not_running(sit: Situation, pod: Mapping[str, Any], run: Run) -> Plan:
     if why is None:
         said = Said("InProgress", "DriverCreated", f"run {run.number}, attempt {run.attempt}: the driver is starting")
         return sit.plan("starting", said, run=submitted, requeue_after=left)
-    return wait(sit, "starting", Problem(why[0], why[1], None, "Submission"), submitted)
+    return wait(sit, "starting", Problem(why[0], why[1], None, "Submission"), submitted, within=left)
 
 
 def _progress(seen: Mapping[str, Any]) -> Progress | None:

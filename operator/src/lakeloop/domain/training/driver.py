@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
 from lakeloop.api.v1alpha1.trainingjob import FailureClass
@@ -26,6 +27,8 @@ _MOST_METRICS: Final = 64
 """Kept in status; MLflow has them all."""
 _LONGEST_NAME: Final = 250
 _LARGEST_VERSION: Final = 2**53
+LOST_AFTER: Final = timedelta(seconds=60)
+"""Beyond its grace period: a kubelet that is there needs seconds."""
 _FINAL_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -80,6 +83,15 @@ def phase(pod: Manifest) -> str:
 def is_terminating(pod: Manifest) -> bool:
     """Whether somebody deleted it."""
     return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def is_lost(pod: Manifest, now: datetime) -> bool:
+    """Whether the pod's node does not answer: it was to be gone by now, and the kubelet has not said that it is.
+
+    Such a pod stays for as long as its node does. It may even be at work still: what it says is another attempt's then.
+    """
+    due = pod["metadata"].get("deletionTimestamp")  # the grace period is in it
+    return bool(due) and not is_terminal(pod) and now > datetime.fromisoformat(due) + LOST_AFTER
 
 
 def progress(pod: Manifest, uid: str, attempt: int) -> Mapping[str, Any] | None:
@@ -152,6 +164,9 @@ def death(pod: Manifest | None) -> DriverFailure:
     """Why a driver ended without a result; None: the pod is gone."""
     if pod is None:
         return _infrastructure("DriverLost", "the driver's pod is gone, and it left no result")
+    if not is_terminal(pod):
+        node = (pod.get("spec") or {}).get("nodeName", "")
+        return _infrastructure("DriverLost", f"the driver was to end, and its node {node} does not answer")
     status = pod.get("status") or {}
     reason, message = str(status.get("reason", "")), str(status.get("message", ""))
     if reason == "NodeLost":

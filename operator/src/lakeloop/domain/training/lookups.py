@@ -22,7 +22,7 @@ def next_lookup(sit: Situation) -> Lookup | None:
         return "inputs"
     if run.mlflow is None:
         return "tracked"
-    if sit.driver is not None and not drivers.is_terminal(sit.driver):
+    if sit.driver is not None and not (drivers.is_terminal(sit.driver) or drivers.is_lost(sit.driver, sit.now)):
         return None
     if sit.driver is None and run.phase == "Pending":
         again = (run.attempt or 1) > 1 and (run.next_attempt_time is None or sit.now >= run.next_attempt_time)

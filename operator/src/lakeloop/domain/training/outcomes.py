@@ -1,5 +1,6 @@
 """How a pass over an active run ends: it waits, is tried again, or is over."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from lakeloop.domain.training import driver as drivers
 from lakeloop.domain.training.driver import DriverFailure
 from lakeloop.domain.training.observed import EndRun, Problem
 from lakeloop.domain.training.retries import next_counts, next_look, retry_number, wait_before
-from lakeloop.domain.training.situation import Situation, after, normal, pod_ref, warning
+from lakeloop.domain.training.situation import Situation, after, normal, pod_ref, seconds_until, warning
 from lakeloop.render.training.names import RunIdentity
 from lakeloop.status.conditions import shortened
 from lakeloop.status.training import Said
@@ -23,14 +24,20 @@ _MLFLOW_STATUS: Mapping[Ended, Literal["FINISHED", "FAILED", "KILLED"]] = {
 }
 
 
-def wait(sit: Situation, policy: str, problem: Problem, run: Run | None = None) -> Plan:
-    """The run waits for something that is not there, until its deadline. `run` is what is known of it by now."""
+def wait(sit: Situation, policy: str, problem: Problem, run: Run | None = None, *, within: float = math.inf) -> Plan:
+    """The run waits for something that is not there, until its deadline. `run` is what is known of it by now.
+
+    It looks again within that many seconds.
+    """
     run = run or sit.active
     if not problem.heals:
         return fail(sit, policy, failure_of(problem), run)
     limits = sit.spec.run_policy
     since = run.start_time or sit.now
     deadline = after(since, limits.start_deadline_seconds, sit.now)
+    look = min(next_look(since, sit.now, limits.backoff), within)
+    if run.launch_time is None:
+        look = min(look, seconds_until(deadline, sit.now, least=1.0))
     if run.launch_time is None and sit.now >= deadline:
         waited = f"{problem.text} (waited {limits.start_deadline_seconds} s for it)"
         return fail(
@@ -41,7 +48,7 @@ def wait(sit: Situation, policy: str, problem: Problem, run: Run | None = None) 
         policy,
         Said("Waiting", problem.reason, problem.text),
         run=run,
-        requeue_after=next_look(since, sit.now, limits.backoff),
+        requeue_after=look,
         events=events,
     )
 

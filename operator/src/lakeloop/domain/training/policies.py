@@ -32,7 +32,8 @@ def deletion(sit: Situation) -> Plan | None:
         return None
     if FINALIZER not in meta.finalizers:
         return Plan("deletion", "the object is being deleted, and nothing of it is ours to do")
-    alive = [pod for pod in sit.observed.pods if not drivers.is_terminal(pod)]
+    # The pods of a node that does not answer go when it comes back, or with it.
+    alive = [pod for pod in sit.observed.pods if not (drivers.is_terminal(pod) or drivers.is_lost(pod, sit.now))]
     if alive:
         going = [pod_ref(pod) for pod in alive if not drivers.is_terminating(pod)]
         reason = f"{len(alive)} pods are being stopped"

@@ -94,7 +94,9 @@ class Situation:
         return [
             pod
             for pod in self.observed.pods
-            if drivers.is_driver(pod) and pod is not own and not drivers.is_terminal(pod)
+            if drivers.is_driver(pod)
+            and pod is not own
+            and not (drivers.is_terminal(pod) or drivers.is_lost(pod, self.now))
         ]
 
     def handled(self, action: str) -> str | None:
