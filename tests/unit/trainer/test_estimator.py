@@ -6,6 +6,7 @@ import pytest
 from lakeloop_trainer.estimator import build, effective_params, pipeline_code
 from lakeloop_trainer.failures import RunFailure
 from lakeloop_trainer.run_spec import Step
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 SCALER = "sklearn.preprocessing.StandardScaler"
@@ -38,6 +39,13 @@ def test_steps_become_a_pipeline() -> None:
         pytest.param([(LOGISTIC, {"C": "1"})], "InvalidParameter", "params.C", "Got '1'", id="wrong type"),
         pytest.param([(SCALER, {})], "InvalidParameter", "class", "does not predict", id="no predictor"),
         pytest.param(
+            [("sklearn.cluster.KMeans", {})], "InvalidParameter", "class", "classifier or a regressor", id="clusters"
+        ),
+        pytest.param(
+            [("sklearn.ensemble.VotingClassifier", {})], "InvalidParameter", "params", "'estimators'", id="incomplete"
+        ),
+        pytest.param([(f"{__name__}.Broken", {})], "InvalidParameter", "", "no such model", id="raises what it likes"),
+        pytest.param(
             [(LOGISTIC, {}), (LOGISTIC, {})], "InvalidParameter", "class", "only the last", id="predictor first"
         ),
         pytest.param(
@@ -67,8 +75,23 @@ def test_what_cannot_be_built(steps: list[tuple[str, dict[str, Any]]], reason: s
     with pytest.raises(RunFailure) as caught:
         build([Step(*step) for step in steps])
     assert (caught.value.failure_class, caught.value.reason) == ("Application", reason)
-    assert caught.value.field == f"spec.estimator.steps[0].{field}"
+    assert caught.value.field == f"spec.estimator.steps[0].{field}".rstrip(".")
     assert says in caught.value.message
+
+
+class Broken(BaseEstimator):  # type: ignore[misc]
+    def __init__(self) -> None:
+        raise LookupError("no such model")
+
+    def fit(self, _features: Any, _target: Any) -> None: ...
+
+    def predict(self, _features: Any) -> None: ...
+
+
+def test_a_class_without_parameter_constraints() -> None:
+    """`LabelEncoder` declares none, and its `_validate_params` raises for that."""
+    steps = [Step("sklearn.preprocessing.LabelEncoder", {}), Step(LOGISTIC, {})]
+    assert len(build(steps).steps) == 2
 
 
 def test_the_second_step_is_named_in_the_field() -> None:

@@ -14,6 +14,7 @@ from lakeloop_trainer.failures import RunFailure
 from lakeloop_trainer.run_spec import Dataset, Input, Objective, Split
 from sklearn import datasets, svm
 from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.pipeline import Pipeline
@@ -294,6 +295,36 @@ def test_sides_and_rows_without_a_target() -> None:
     assert rows.train_features["a"].tolist() == [0, 3]
     assert rows.test_target.tolist() == [1]
     assert rows.without_target == 1
+
+
+def test_a_target_that_is_not_a_number_is_none() -> None:
+    import pyarrow as pa
+
+    table = pa.table({"a": [1, 2, 3], "t": [0.5, float("nan"), None], split.COLUMN: [False, False, True]})
+    rows = dataset.to_rows(table, ["a"], "t", {})
+    assert (rows.train_target.tolist(), rows.without_target) == ([0.5], 2)
+
+
+def test_booleans_with_nulls_are_numbers_that_an_imputer_fills() -> None:
+    import pyarrow as pa
+
+    table = pa.table({"a": [True, None, False], "b": [True, False, True], "t": [0, 1, 0], split.COLUMN: [False] * 3})
+    rows = dataset.to_rows(table, ["a", "b"], "t", {})
+    assert rows.train_features["b"].dtype == bool
+    training.fit(Pipeline([("0", SimpleImputer(strategy="most_frequent")), ("1", LogisticRegression())]), rows)
+
+
+def test_a_regressor_of_text_names_the_target() -> None:
+    rows = plain_rows({"a": [1.0, 2.0]}, ["x", "y"], {"a": "double", "target": "string"})
+    with pytest.raises(RunFailure, match="column target is text") as caught:
+        training.fit(Pipeline([("0", LinearRegression())]), rows)
+    assert (caught.value.reason, caught.value.field) == ("SchemaMismatch", "spec.dataset.target")
+
+
+def test_text_is_blamed_for_what_text_does_alone() -> None:
+    rows = plain_rows({"a": ["x", "y"]}, [0, 1], {"a": "string"})
+    found = training.fit_failure(ValueError("the distribution has no strategy"), rows)
+    assert found.reason == "FitFailed"
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,18 @@ def _guard_memory(selected: Any, types: Mapping[str, str], columns: Sequence[str
 
 def to_rows(table: Any, features: Sequence[str], target: str, types: Mapping[str, str]) -> Rows:
     """Splits an Arrow table with rows and the split's column into the two sides; raises EmptyTable, TargetAllNull."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     known = table.filter(table.column(target).is_valid())
+    if pa.types.is_floating(known.schema.field(target).type):  # what pandas writes for a value that is not there
+        known = known.filter(pc.invert(pc.is_nan(known.column(target))))
     if known.num_rows == 0:
         raise RunFailure("TargetAllNull", f"Every row's {target} is NULL", "spec.dataset.target")
+    for index, field in enumerate(known.schema):
+        # as with integers: a number, where pandas would have objects, whose None no imputer fills
+        if pa.types.is_boolean(field.type) and known.column(index).null_count:
+            known = known.set_column(index, field.name, known.column(index).cast(pa.uint8()).cast(pa.float64()))
     frame = known.to_pandas()
     test = frame[splitting.COLUMN].to_numpy(dtype=bool)
     train_rows = frame[~test].reset_index(drop=True)

@@ -10,6 +10,7 @@ from numbers import Integral
 from typing import Any
 
 from lakeloop_trainer.failures import RunFailure, exception_line
+from lakeloop_trainer.metrics import is_classifier
 from lakeloop_trainer.run_spec import Step
 
 _DOTTED = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$")
@@ -41,8 +42,16 @@ def build(steps: Sequence[Step]) -> Any:
                 f"{path}.class is {step.class_path}, which does not predict; end with a classifier or a regressor",
                 f"{path}.class",
             )
-        built.append((str(index), _instance(cls, step.params, f"{path}.params")))
-    return Pipeline(built)
+        try:
+            built.append((str(index), _instance(cls, step.params, f"{path}.params")))
+        except RunFailure:
+            raise
+        except Exception as error:  # a constructor can raise anything
+            message = f"{path}: {step.class_path} cannot be made: {exception_line(error)}"
+            raise RunFailure("InvalidParameter", message, path) from error
+    pipeline = Pipeline(built)
+    is_classifier(pipeline)  # or a regressor: known before any data is read
+    return pipeline
 
 
 def import_estimator(class_path: str, field: str) -> type:
@@ -72,7 +81,7 @@ def import_estimator(class_path: str, field: str) -> type:
 
 def _instance(cls: type, params: Mapping[str, Any], path: str) -> Any:
     known = _parameter_names(cls)
-    constraints = getattr(cls, "_parameter_constraints", {})
+    constraints = getattr(cls, "_parameter_constraints", {}) if hasattr(cls, "_validate_params") else {}
     values = {}
     for name, value in params.items():
         if name not in known:
@@ -86,9 +95,8 @@ def _instance(cls: type, params: Mapping[str, Any], path: str) -> Any:
         values[name] = _as_tuple(value, accepted)
     try:
         estimator = cls(**values)
-        validate = getattr(estimator, "_validate_params", None)
-        if validate is not None:
-            validate()
+        if constraints:  # without any, sklearn.preprocessing.LabelEncoder for one, it would raise
+            estimator._validate_params()
     except (TypeError, ValueError) as error:
         named = _NAMED_PARAMETER.search(str(error))
         field = f"{path}.{named.group(1)}" if named else path

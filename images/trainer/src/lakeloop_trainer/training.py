@@ -33,8 +33,17 @@ class Evaluation:
 
 
 def check_rows(pipeline: Any, rows: Rows) -> None:
-    """Finds what would make the fit fail in worse words: SingleClass."""
-    if measures.is_classifier(pipeline) and rows.train_target.nunique() < 2:
+    """Finds what would make the fit fail in worse words: SingleClass, SchemaMismatch."""
+    target = str(rows.train_target.name)
+    if not measures.is_classifier(pipeline):
+        if rows.types.get(target, "").startswith(_TEXT):
+            raise RunFailure(
+                "SchemaMismatch",
+                f"spec.dataset.target: column {target} is text, and a regressor learns numbers; make it a number in "
+                "spec.dataset.query, or end spec.estimator.steps with a classifier",
+                "spec.dataset.target",
+            )
+    elif rows.train_target.nunique() < 2:
         raise RunFailure(
             "SingleClass",
             f"The {len(rows.train_target)} training rows have one class of {rows.train_target.name} only; a classifier "
@@ -62,7 +71,7 @@ def fit_failure(error: Exception, rows: Rows) -> RunFailure:
     text = str(error)
     features = rows.train_features
     strings = [str(name) for name in features.columns if rows.types.get(str(name), "").startswith(_TEXT)]
-    if strings and ("could not convert string" in text or "Cannot use" in text or "str" in text.lower()):
+    if strings and re.search(r"could not convert string|Cannot use|\bstr(ing)?s?\b", text, re.IGNORECASE):
         return RunFailure(
             "NonNumericFeature",
             f"The pipeline cannot take text; column(s) {', '.join(strings[:10])} are strings. Encode them in a step, "
