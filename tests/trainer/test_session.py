@@ -47,13 +47,6 @@ def test_the_operators_java_options_come_before_the_users(tmp_path: Path) -> Non
     assert [option for option in command if option.startswith(("-Da=", "-Db="))] == ["-Da=1", "-Db=2", "-Da=3"]
 
 
-def test_the_operators_java_options_come_before_the_users(tmp_path: Path) -> None:
-    conf = {"spark.driver.memory": "1g", "spark.driver.defaultJavaOptions": "-Da=1 -Db=2"}
-    conf["spark.driver.extraJavaOptions"] = "-Da=3"
-    command = java_command(conf, tmp_path, tmp_path / "p", None, {})
-    assert [option for option in command if option.startswith(("-Da=", "-Db="))] == ["-Da=1", "-Db=2", "-Da=3"]
-
-
 def test_the_java_command_without_an_archive(tmp_path: Path) -> None:
     command = java_command({"spark.driver.memory": "1g"}, tmp_path, tmp_path / "p", None, {})
     assert not any("SharedArchiveFile" in option for option in command)
