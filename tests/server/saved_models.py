@@ -37,6 +37,8 @@ class Echo(mlflow.pyfunc.PythonModel):
             raise RuntimeError(f"secret of another caller: {model_input.to_dict()}")
         if word == "die":
             os._exit(7)
+        if word == "exit":
+            raise SystemExit(3)
         if str(word).startswith("sleep:"):
             time.sleep(float(str(word).split(":")[1]))
         rows = [repr([row[name] for name in model_input.columns]) for _, row in model_input.iterrows()]
@@ -64,6 +66,28 @@ class Endless(mlflow.pyfunc.PythonModel):
         import time
 
         time.sleep(600)
+
+
+class Exits(mlflow.pyfunc.PythonModel):
+    """Ends the process that loads it."""
+
+    def load_context(self, context: Any) -> None:
+        """Exits once it is served; MLflow loads a model when it saves."""
+        import os
+
+        if os.environ.get("LAKELOOP_MODEL_NAME"):
+            raise SystemExit(0)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """Never called."""
+
+
+class Configured(mlflow.pyfunc.PythonModel):
+    """Answers with what it is configured to."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """The setting `greeting`."""
+        return [context.model_config["greeting"]]
 
 
 ECHO_SIGNATURE = ModelSignature(
@@ -138,6 +162,24 @@ def save_endless(path: Path) -> None:
     )
 
 
+def save_exits(path: Path) -> None:
+    """Cannot be loaded, and takes the process with it."""
+    mlflow.pyfunc.save_model(
+        path, python_model=Exits(), signature=infer_signature(FRAME, [0]), pip_requirements=["pandas"]
+    )
+
+
+def save_configured(path: Path) -> None:
+    """Has a configuration that a server may override."""
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=Configured(),
+        signature=infer_signature(FRAME, ["x"]),
+        pip_requirements=["pandas"],
+        model_config={"greeting": "hello"},
+    )
+
+
 SAVERS = {
     "classifier": save_classifier,
     "matrix": save_matrix,
@@ -145,4 +187,6 @@ SAVERS = {
     "no-signature": save_without_signature,
     "unanswering": save_unanswering,
     "endless": save_endless,
+    "exits": save_exits,
+    "configured": save_configured,
 }

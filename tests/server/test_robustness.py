@@ -1,5 +1,8 @@
 """What the server does under load, under attack, and on its way out."""
 
+import contextlib
+import json
+import resource
 import socket
 import threading
 import time
@@ -168,6 +171,165 @@ def test_broken_http_does_not_break_the_server(raw: bytes, ours: Callable[[str],
     assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
 
 
+def answer_to(process: Process, raw: bytes, timeout: float = 40) -> bytes:
+    """What the server says to raw bytes until it closes the connection."""
+    said = b""
+    with (
+        socket.create_connection(("127.0.0.1", process.port), timeout=timeout) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(raw)
+        while chunk := connection.recv(65536):
+            said += chunk
+    return said
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", 400, id="TLS"),
+        pytest.param(b"POST /invocations HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, id="length"),
+        pytest.param(b"GET /ping HTTP/1.1\r\n" + b"x: y\r\n" * 80_000, 431, id="many headers"),
+        pytest.param(b"GET /ping HTTP/1.1\r\nx: " + b"y" * 500_000, 431, id="a long header"),
+        pytest.param(b"GET /" + b"a" * 500_000, 431, id="a long path"),
+        pytest.param(b"\r\n" * 250_000, 431, id="empty lines"),
+    ],
+)
+def test_what_is_no_request_is_refused_as_json(raw: bytes, status: int, ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    head, _, body = answer_to(process, raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"x-lakeloop-model: churn/5" in head
+    assert set(json.loads(body)) == {"error_code", "message"}
+    assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+
+
+def test_an_offer_of_http_2_is_passed_over(ours: Callable[[str], Process]) -> None:
+    """What Java's HttpClient sends with its first request; `mlflow models serve` on h11 answers it, on httptools not."""
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAB"}
+    with httpx.Client() as client:
+        url = f"{ours('classifier').url}/invocations"
+        answers = [client.post(url, json=FRAME, headers=headers) for headers in (offer, {}, offer)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
+def test_endless_trailers_end(ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    head = b"POST /invocations HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert answer_to(process, head + b"2\r\n{}\r\n0\r\n" + b"x: y\r\n" * 80_000) == b""
+
+
+def test_a_request_is_answered_although_nonsense_follows_it(ours: Callable[[str], Process]) -> None:
+    body = json.dumps(FRAME).encode()
+    head = b"POST /invocations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    said = answer_to(ours("classifier"), head + body + b"nonsense\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.count(b"HTTP/1.1") == 1
+
+
+def test_a_head_that_never_ends_is_given_up(ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    started = time.monotonic()
+    head, _, body = answer_to(process, b"GET /ping HTTP/1.1\r\nx: ").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error_code"] == "REQUEST_TIMEOUT"
+    assert 15 < time.monotonic() - started < 30
+
+
+def test_more_connections_than_files_do_not_lock_others_out(saved: Saved, tmp_path: Path) -> None:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, files[1]))
+    try:
+        context = serving(f"file://{saved('classifier')}", tmp_path)
+        process = context.__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(600):
+            idle.append(socket.create_connection(("127.0.0.1", process.port), timeout=10))
+            idle[-1].sendall(b"GET /ping HTTP/1.1\r\n")
+        assert httpx.get(f"{process.url}/live", timeout=10).status_code == 200
+        assert httpx.post(f"{process.url}/invocations", json=FRAME, timeout=10).status_code == 200
+    finally:
+        for connection in idle:
+            connection.close()
+        context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/../../../etc/passwd",
+        "/v2/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/v2/models/churn/versions/../../../../etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/invocations/../../etc/passwd",
+        "/%00",
+        "/%ff%fe",
+    ],
+)
+def test_paths_lead_nowhere(path: str, ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    raw = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    head, _, body = answer_to(process, raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"x-lakeloop-model: churn/5" in head
+    assert b"root:" not in body
+    assert json.loads(body)["message"] in ("Not Found", "This server serves churn version 5")
+
+
+def workers_of(process: Process) -> list[int]:
+    children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def test_a_small_body_that_stands_for_a_huge_table_is_refused(saved: Saved, tmp_path: Path) -> None:
+    with serving(f"file://{saved('classifier')}", tmp_path) as process:
+        (worker,) = workers_of(process)
+        own, _ = resource.prlimit(worker, resource.RLIMIT_DATA)
+        assert own != resource.RLIM_INFINITY
+        # As in a container that has a gigabyte left
+        status = Path(f"/proc/{worker}/status").read_text()
+        has = 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
+        resource.prlimit(worker, resource.RLIMIT_DATA, (has + 2**30, own))
+        sparse = {"dataframe_records": [{f"column-{i}": 1} for i in range(20_000)]}
+        scalar = {"dataframe_split": {"columns": list(range(20_000)), "index": list(range(20_000)), "data": 1}}
+        text = {"inputs": {"tenure": ["x" * 100_000, *["y"] * 20_000], "spend": [1]}}
+        table = "a," * 4_000 + "\n" + "1\n" * 60_000
+        bodies = [("application/json", json.dumps(body)) for body in (sparse, scalar, text)]
+        for content_type, body in [*bodies, ("text/csv", table)]:
+            headers = {"content-type": content_type}
+            answer = httpx.post(f"{process.url}/invocations", content=body, headers=headers, timeout=100)
+            assert answer.status_code == 400, answer.text
+        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        assert workers_of(process) == [worker]
+
+
+def test_bodies_together_are_bounded(saved: Saved, tmp_path: Path) -> None:
+    with serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_MAX_BODY_BYTES="100000") as process:
+        head = b"POST /invocations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+        held = [socket.create_connection(("127.0.0.1", process.port), timeout=20) for _ in range(12)]
+        try:
+            for connection in held:
+                connection.sendall(head + b" " * 90_000)
+            refused = 0
+
+            def enough() -> bool:
+                return value(process, "lakeloop_server_overloads_total") == 4
+
+            poll(enough)
+            assert httpx.get(f"{process.url}/ping").status_code == 200
+            for connection in held[-4:]:
+                refused += connection.recv(100).startswith(b"HTTP/1.1 503 ")
+            assert refused == 4
+        finally:
+            for connection in held:
+                connection.close()
+        poll(lambda: httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200)
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/nothing", 404)])
 def test_other_routes_are_json_errors(method: str, path: str, status: int, ours: Callable[[str], Process]) -> None:
     answer = httpx.request(method, ours("classifier").url + path)
@@ -198,6 +360,62 @@ def test_a_prediction_that_takes_too_long_is_given_up(saved: Saved, tmp_path: Pa
     with serving(f"file://{saved('echo')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="1") as process:
         answer = httpx.post(f"{process.url}/invocations", json=echo("sleep:3"), timeout=30)
         assert (answer.status_code, answer.json()["error_code"]) == (504, "DEADLINE_EXCEEDED")
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(saved: Saved, tmp_path: Path) -> None:
+    with (
+        serving(
+            f"file://{saved('echo')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="2", LAKELOOP_THREADS="1"
+        ) as process,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        sent = [
+            pool.submit(httpx.post, f"{process.url}/invocations", json=echo("sleep:3"), timeout=60) for _ in range(6)
+        ]
+        assert [future.result().status_code for future in sent] == [504] * 6
+        # One of them is still running; the five that waited would take another quarter of a minute
+        started = time.monotonic()
+        poll(lambda: value(process, "lakeloop_server_in_flight") == 0)
+        assert time.monotonic() - started < 4
+
+
+def test_predictions_that_never_end_do_not_stop_the_server_for_ever(saved: Saved, tmp_path: Path) -> None:
+    with (
+        serving(f"file://{saved('echo')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="1") as process,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        (worker,) = workers_of(process)
+        sent = [
+            pool.submit(httpx.post, f"{process.url}/invocations", json=echo("sleep:1000"), timeout=60) for _ in range(2)
+        ]
+        assert [future.result().status_code for future in sent] == [504, 504]
+
+        def answers() -> bool:
+            try:
+                return httpx.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        poll(answers)
+        assert workers_of(process) != [worker]
+
+
+def test_a_model_that_exits_does_not_end_the_server(ours: Callable[[str], Process]) -> None:
+    process = ours("echo")
+    before = workers_of(process)
+    answer = httpx.post(f"{process.url}/invocations", json=echo("exit"))
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "BAD_REQUEST")
+    assert workers_of(process) == before
+
+
+def test_metrics_are_answered_under_load(ours: Callable[[str], Process]) -> None:
+    process = ours("classifier")
+    with Load([process.url]) as load:
+        poll(lambda: load.answered > 20, 60)
+        answers = [httpx.get(f"{process.url}/metrics") for _ in range(50)]
+    assert load.problems == []
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(answer.text.count("lakeloop_server_in_flight{") == 1 for answer in answers)
 
 
 def test_a_worker_that_dies_is_replaced_without_loading_again(saved: Saved, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_server_and_model_metadata(ours: Callable[[str], Process]) -> None:
     url = ours("classifier").url
     assert httpx.get(f"{url}/v2").json()["name"] == "lakeloop-server"
     assert httpx.get(f"{url}/v2/health/live").json() == {"live": True}
-    assert httpx.get(f"{url}/v2/health/ready").json() == {"ready": True}
+    assert httpx.get(f"{url}/v2/health/ready").json() == {"ready": True, "live": True}
     assert httpx.get(f"{url}/v2/models/churn/versions/5/ready").json() == {"name": "churn", "ready": True}
     metadata = httpx.get(f"{url}/v2/models/churn").json()
     assert metadata == httpx.get(f"{url}/v2/models/churn/versions/5").json()

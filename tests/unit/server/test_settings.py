@@ -24,6 +24,8 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     ("change", "names"),
     [
         pytest.param({"LAKELOOP_MODEL_NAME": " "}, "LAKELOOP_MODEL_NAME", id="no name"),
+        pytest.param({"LAKELOOP_MODEL_NAME": "modèle"}, "LAKELOOP_MODEL_NAME", id="not for a header"),
+        pytest.param({"LAKELOOP_MODEL_VERSION": "5\r\nx: y"}, "LAKELOOP_MODEL_VERSION", id="two lines"),
         pytest.param({"LAKELOOP_WORKERS": "0"}, "LAKELOOP_WORKERS", id="no worker"),
         pytest.param({"LAKELOOP_WORKERS": "1.5"}, "LAKELOOP_WORKERS", id="half a worker"),
         pytest.param({"LAKELOOP_PORT": "70000"}, "LAKELOOP_PORT", id="no such port"),

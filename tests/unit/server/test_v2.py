@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from lakeloop_server.errors import RequestError
@@ -17,6 +18,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, DataType, Map, Object, Property
 
 COLUMNS = Schema([ColSpec("double", "a"), ColSpec("string", "b", required=False)])
+OBJECT = Schema([ColSpec(Object([Property("p", DataType.string)]), "o"), ColSpec(Array(DataType.double), "xs")])
 UNNAMED = Schema([ColSpec("double"), ColSpec("double")])
 MATRIX = Schema([TensorSpec(np.dtype("float32"), (-1, 2))])
 NAMED_TENSORS = Schema([TensorSpec(np.dtype("int64"), (-1,), "ids"), TensorSpec(np.dtype("bool"), (-1, 2), "mask")])
@@ -68,6 +70,29 @@ def test_columns_without_names_go_by_position() -> None:
     assert parse(tensor("x"), tensor("y", data=(2,)), schema=UNNAMED).columns.tolist() == [0, 1]
 
 
+def test_columns_of_lists_and_objects() -> None:
+    """Lists of numbers as a matrix, all else as JSON: the protocol has no type for them."""
+    frame = parse(tensor("o", "BYTES", ('{"p": "x"}',)), tensor("xs", data=(1, 2), shape=[1, 2]), schema=OBJECT)
+    assert frame.to_dict("records") == [{"o": {"p": "x"}, "xs": [1.0, 2.0]}]
+    assert parse(tensor("xs", "BYTES", ("[1, 2]",)), schema=OBJECT)["xs"].tolist() == [[1, 2]]
+    _enforce_schema(frame, OBJECT)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "value"), [("str", "é", "é"), ("datetime64[ns]", "2020-01-02", np.datetime64("2020-01-02"))]
+)
+def test_tensors_of_text(dtype: str, text: str, value: Any) -> None:
+    schema = Schema([TensorSpec(np.dtype(dtype), (-1,))])
+    data = parse(tensor("x", "BYTES", (text,)), schema=schema)
+    assert data.tolist() == np.array([value], dtype=dtype).tolist()
+    _enforce_schema(data, schema)
+
+
+def test_a_tensor_of_text_that_is_no_date() -> None:
+    with pytest.raises(RequestError, match="datetime64"):
+        parse(tensor("x", "BYTES", ("soon",)), schema=Schema([TensorSpec(np.dtype("datetime64[ns]"), (-1,))]))
+
+
 def test_null_is_not_a_number() -> None:
     assert math.isnan(parse(tensor("a", data=(None,)))["a"][0])
 
@@ -99,6 +124,10 @@ def test_named_tensors_go_by_name() -> None:
         pytest.param({"inputs": [tensor(shape=[True])]}, "shape", id="boolean shape"),
         pytest.param({"inputs": [tensor(shape=[2])]}, "has 1 values, but its shape asks for 2", id="shape and data"),
         pytest.param({"inputs": [tensor(shape=[10**30])]}, "asks for", id="huge shape"),
+        pytest.param({"inputs": [tensor(data=[], shape=[0, 10**30])]}, "larger ones", id="huge shape of nothing"),
+        pytest.param({"inputs": [tensor(shape=[1] * 65)]}, "more dimensions", id="65 dimensions"),
+        pytest.param({"inputs": [tensor("o", "BYTES", ("{hunter2",))]}, "'o' must hold JSON", id="not JSON"),
+        pytest.param({"inputs": [tensor("o", "BYTES", ("[" * 9999,))]}, "'o' must hold JSON", id="deep JSON"),
         pytest.param({"inputs": [tensor(data="x", shape=[1])]}, "list", id="data"),
         pytest.param({"inputs": [tensor(data=("hunter2",))]}, "not FP64", id="text"),
         pytest.param({"inputs": [tensor(data=(True,))]}, "not FP64", id="boolean for number"),
@@ -118,7 +147,7 @@ def test_named_tensors_go_by_name() -> None:
 )
 def test_malformed_requests_say_where(payload: Any, says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
-        parse_infer(payload, COLUMNS, None)
+        parse_infer(payload, OBJECT if "must hold JSON" in says else COLUMNS, None)
     assert caught.value.status == 400
     assert "hunter2" not in caught.value.message
 
@@ -164,6 +193,34 @@ def test_parameters_are_those_of_the_models_schema() -> None:
             [("predictions", "BYTES", [1], ["2020-01-01T00:00:00"])],
             id="dates",
         ),
+        pytest.param(5, [("predictions", "INT64", [1], [5])], id="a number"),
+        pytest.param("x", [("predictions", "BYTES", [1], ["x"])], id="a text"),
+        pytest.param([[1], [2, 3]], [("predictions", "BYTES", [2], ["[1]", "[2, 3]"])], id="ragged"),
+        pytest.param([{"a": [1]}], [("predictions", "BYTES", [1], ['{"a": [1]}'])], id="objects"),
+        pytest.param(pd.Series(["x", None]), [("predictions", "BYTES", [2], ["x", None])], id="missing text"),
+        pytest.param(
+            pd.DataFrame({"n": pd.array([1, None], dtype="Int64"), "m": pd.array([1, 2], dtype="Int32")}),
+            [("n", "FP64", [2], [1.0, None]), ("m", "INT32", [2], [1, 2])],
+            id="nullable numbers",
+        ),
+        pytest.param(
+            pd.Series(pd.to_datetime(["2020-01-01", None], utc=True)),
+            [("predictions", "BYTES", [2], ["2020-01-01T00:00:00+00:00", None])],
+            id="dates with a zone",
+        ),
+        pytest.param(
+            pd.DataFrame({"d": pd.to_datetime([None, "2020-01-01"]).as_unit("s")}),
+            [("d", "BYTES", [2], [None, "2020-01-01T00:00:00"])],
+            id="missing dates",
+        ),
+        pytest.param((n for n in [1, 2]), [("predictions", "INT64", [2], [1, 2])], id="generator"),
+        pytest.param(pd.Series([1, 2], dtype=object), [("predictions", "INT64", [2], [1, 2])], id="numbers as objects"),
+        pytest.param(pd.Categorical(["a", "b"]), [("predictions", "BYTES", [2], ["a", "b"])], id="categories"),
+        pytest.param(scipy.sparse.eye(1).tocsr(), [("predictions", "FP64", [1, 1], [1.0])], id="sparse"),
+        pytest.param(np.array([0.5], np.longdouble), [("predictions", "FP64", [1], [0.5])], id="long double"),
+        pytest.param([1 + 2j], [("predictions", "BYTES", [1], ["(1+2j)"])], id="complex"),
+        pytest.param(None, [("predictions", "BYTES", [1], [None])], id="nothing"),
+        pytest.param([], [("predictions", "FP64", [0], [])], id="empty"),
     ],
 )
 def test_outputs(raw: Any, outputs: list[tuple[str, str, list[int], list[Any]]]) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lakeloop_server import v2
 from lakeloop_server.drain import Drain
 from lakeloop_server.errors import RequestError, bad_request
-from lakeloop_server.invocations import ModelFailure, predict, score
+from lakeloop_server.invocations import ModelFailure, predict, score, unwritable
 from lakeloop_server.metrics import CONTENT_TYPE, Metrics, exposition
 from lakeloop_server.model import JSON, ServedModel
 from lakeloop_server.predictor import Predictor
@@ -35,6 +36,8 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's, for the metric only: nobody is there to
 _BODY_SECONDS = 30.0
 # Read of a refused body, and thrown away: a client that still writes when the connection closes never sees the 413
 _DISCARD_BYTES = 16 * 1024 * 1024
+# What all requests together may hold in memory, in bodies of the largest size
+_MOST_LARGEST_BODIES = 8
 _CODES = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -51,11 +54,10 @@ def route_of(path: str) -> str:
 
 
 class Edge:
-    """Around every route: counts, the header `x-lakeloop-model`, closed connections while draining, errors as JSON."""
+    """Around every route: counts, closed connections while draining, errors as JSON."""
 
-    def __init__(self, app: ASGIApp, model_header: str, metrics: Metrics, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
         self._app = app
-        self._model_header = model_header
         self._metrics = metrics
         self._drain = drain
 
@@ -63,6 +65,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # `mlflow models serve` redirects from here; behind a gateway that rewrites paths that would lead elsewhere
+        if scope["path"].endswith("/") and scope["path"] != "/":
+            scope["path"] = scope["path"].rstrip("/") or "/"
         started = time.perf_counter()
         status = 0
 
@@ -70,10 +75,8 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-lakeloop-model"] = self._model_header
                 if self._drain.draining:
-                    headers["connection"] = "close"
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         try:
@@ -119,6 +122,7 @@ class Api:
         self._settings = settings
         self._predictor = predictor
         self._metrics = metrics
+        self._bodies = 0
 
     def build(self, drain: Drain) -> ASGIApp:
         """The ASGI application."""
@@ -135,7 +139,8 @@ class Api:
 
         async def v2_health_ready(request: Request) -> Response:
             await ready(request)
-            return _json({"ready": True})
+            # The text of the protocol says "live" here, its implementations "ready"
+            return _json({"ready": True, "live": True})
 
         routes = [
             Route("/invocations", self.invocations, methods=["POST"]),
@@ -163,13 +168,13 @@ class Api:
             },
         )
         app.router.redirect_slashes = False
-        return Edge(app, f"{self._model.name}/{self._model.version}", self._metrics, drain)
+        return Edge(app, self._metrics, drain)
 
     async def invocations(self, request: Request) -> Response:
         """POST /invocations, as `mlflow models serve`."""
         content_type = request.headers.get("content-type")
-        body = await self._body(request)
-        answer = await self._predict(lambda: score(body, content_type, self._model))
+        async with self._body(request) as body:
+            answer = await self._predict(lambda: score(body, content_type, self._model))
         return Response(answer, media_type=JSON)
 
     async def _predict(self, work: Callable[[], bytes]) -> bytes:
@@ -179,8 +184,9 @@ class Api:
             self._metrics.failures.inc()
             raise
 
-    async def _body(self, request: Request) -> bytes:
-        """The whole body. Raises RequestError: 408, 413, 415."""
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body, counted as long as it is used. Raises RequestError: 408, 413, 415, 503."""
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "Send the body without Content-Encoding"
@@ -197,29 +203,36 @@ class Api:
         refused = declared.isdigit() and int(declared) > limit
         if refused and "expect" in request.headers:
             raise too_large
-        chunks: list[bytes] = []
-        size = 0
+        body = bytearray()
+        size = held = 0
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    refused = refused or size > limit
-                    if size > limit + _DISCARD_BYTES:
-                        break
-                    if refused:
-                        chunks.clear()
-                    else:
-                        chunks.append(chunk)
-        except TimeoutError:
-            raise RequestError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                "REQUEST_TIMEOUT",
-                "The body did not arrive in time",
-                {"connection": "close"},
-            ) from None
-        if refused:
-            raise too_large
-        return b"".join(chunks)
+            try:
+                async with asyncio.timeout(_BODY_SECONDS):
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        refused = refused or size > limit
+                        if size > limit + _DISCARD_BYTES:
+                            break
+                        if refused:
+                            body.clear()
+                            continue
+                        held += len(chunk)
+                        self._bodies += len(chunk)
+                        if self._bodies > limit * _MOST_LARGEST_BODIES:
+                            raise self._predictor.overload({"connection": "close"})
+                        body += chunk
+            except TimeoutError:
+                raise RequestError(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    "REQUEST_TIMEOUT",
+                    "The body did not arrive in time",
+                    {"connection": "close"},
+                ) from None
+            if refused:
+                raise too_large
+            yield bytes(body)
+        finally:
+            self._bodies -= held
 
     async def live(self, _: Request) -> Response:
         """GET /live: the event loop turns."""
@@ -272,10 +285,11 @@ class Api:
         if "inference-header-content-length" in request.headers:
             raise bad_request("The binary tensor extension is not supported; send tensors as JSON")
         content_type = request.headers.get("content-type", JSON)
-        if content_type.split(";")[0].strip() != JSON:
+        if content_type.split(";")[0].strip().lower() != JSON:
             raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "Send application/json")
-        body = await self._body(request)
-        return Response(await self._predict(lambda: self._infer(body)), media_type=JSON)
+        async with self._body(request) as body:
+            answer = await self._predict(lambda: self._infer(body))
+        return Response(answer, media_type=JSON)
 
     def _infer(self, body: bytes) -> bytes:
         try:
@@ -289,8 +303,13 @@ class Api:
         answer: dict[str, Any] = {"model_name": self._model.name, "model_version": self._model.version}
         if query.id is not None:
             answer["id"] = query.id
-        answer["outputs"] = v2.encode_outputs(raw, self._model.output_schema, query.outputs)
-        return json.dumps(answer, allow_nan=False).encode()
+        try:
+            answer["outputs"] = v2.encode_outputs(raw, self._model.output_schema, query.outputs)
+            return json.dumps(answer, allow_nan=False).encode()
+        except RequestError:
+            raise
+        except Exception as error:
+            raise unwritable(raw) from error
 
 
 def _json(content: dict[str, Any]) -> Response:

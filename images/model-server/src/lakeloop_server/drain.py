@@ -19,9 +19,10 @@ _QUIET_SECONDS = 0.5
 class Drain:
     """Whether the server is on its way out, and for how long it may be."""
 
-    def __init__(self, seconds: float, least_seconds: float = 0.0) -> None:
+    def __init__(self, seconds: float, least_seconds: float = 0.0, quiet_seconds: float = _QUIET_SECONDS) -> None:
         self._seconds = seconds
         self._least_seconds = least_seconds
+        self._quiet_seconds = quiet_seconds
         self.draining = False
 
     async def begin(self, open_connections: Callable[[], int], now: Callable[[], float]) -> None:
@@ -32,6 +33,6 @@ class Drain:
         while now() < deadline:
             if open_connections() > 0:
                 quiet_since = now()
-            elif now() - quiet_since >= min(_QUIET_SECONDS, self._seconds) and now() - began >= self._least_seconds:
+            elif now() - quiet_since >= min(self._quiet_seconds, self._seconds) and now() - began >= self._least_seconds:
                 return
             await asyncio.sleep(_POLL_SECONDS)

@@ -45,6 +45,7 @@ _CONVERSION = re.compile(
     r"[^\n]{1,200}? to type '(?:[^']{1,100}|<class '\w{1,40}'>)'\.) Error: .*",
     re.DOTALL,
 )
+_TYPES = "application/json, text/csv or application/vnd.apache.parquet"
 _FORMATS = "dataframe_split, dataframe_records, instances, inputs"
 
 
@@ -69,7 +70,7 @@ def score(body: bytes, content_type: str | None, model: ServedModel) -> bytes:
 def media_type(content_type: str | None) -> str:
     """The MIME type of a request, parameters checked as MLflow does; raises RequestError (415)."""
     if not content_type:
-        raise _unsupported("Say which with the header Content-Type: application/json or text/csv")
+        raise _unsupported(f"Say which with the header Content-Type: {_TYPES}")
     mime, *pairs = (part.strip() for part in content_type.split(";"))
     parameters = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
     if parameters.get("charset", "utf-8").lower() != "utf-8":
@@ -77,7 +78,7 @@ def media_type(content_type: str | None) -> str:
     if set(parameters) - {"charset"}:
         raise _unsupported("The only parameter of Content-Type that is understood is charset")
     if mime not in mlflow_server.CONTENT_TYPES:
-        raise _unsupported("Send application/json or text/csv")
+        raise _unsupported(f"Send {_TYPES}")
     return mime
 
 
@@ -90,7 +91,9 @@ def parse(body: bytes, content_type: str | None, model: ServedModel) -> tuple[An
     mime = media_type(content_type)
     try:
         if mime == mlflow_server.CONTENT_TYPE_JSON:
-            parsed = mlflow_server._parse_json_data(body, model.pyfunc.metadata, model.input_schema)
+            # Decoded here, so that MLflow does not do it twice
+            content = mlflow_server._decode_json_input(body)
+            parsed = mlflow_server._parse_json_data(content, model.pyfunc.metadata, model.input_schema)
             return parsed.data, parsed.params, parsed.is_unified_llm_input
         if mime == mlflow_server.CONTENT_TYPE_CSV:
             return mlflow_server.parse_csv_input(StringIO(body.decode()), model.input_schema), None, False
@@ -100,9 +103,9 @@ def parse(body: bytes, content_type: str | None, model: ServedModel) -> tuple[An
 
 
 def _refuse_input(error: Exception, mime: str, body: bytes, schema: Schema | None) -> NoReturn:
+    if any(isinstance(link, MemoryError) for link in _chain(error)):
+        raise bad_request("The body takes more memory than this server has") from error
     if mime == mlflow_server.CONTENT_TYPE_PARQUET:
-        if any(isinstance(link, ImportError) for link in _chain(error)):
-            raise _unsupported("This server cannot read Parquet. Send application/json or text/csv") from error
         raise bad_request("The body is not a Parquet file that can be read") from error
     if any(isinstance(link, UnicodeDecodeError) for link in _chain(error)):
         raise bad_request("The body is not valid UTF-8") from error
@@ -158,7 +161,7 @@ def predict(model: ServedModel, data: Any, params: dict[str, Any] | None) -> Any
         return model.pyfunc.predict(data)
     except MlflowException as error:
         raise refused_by_signature(error) from error
-    except Exception as error:
+    except BaseException as error:  # a model that calls sys.exit() must not end the server
         # Where, but not what: the text of an exception may hold a caller's values
         frame = traceback.extract_tb(error.__traceback__)[-1]
         logger.warning("the model raised %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
@@ -191,8 +194,13 @@ def serialise(predictions: Any, unified: bool) -> bytes:
         else:
             mlflow_server.predictions_to_json(predictions, result)
     except Exception as error:
-        logger.warning("predictions of type %s cannot be written as JSON", type(predictions).__name__)
-        raise RequestError(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "The model's answer cannot be written as JSON"
-        ) from error
+        raise unwritable(predictions) from error
     return result.getvalue().encode()
+
+
+def unwritable(predictions: Any) -> RequestError:
+    """The error (500) for an answer of a model that has no JSON."""
+    logger.warning("predictions of type %s cannot be written as JSON", type(predictions).__name__)
+    return RequestError(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "The model's answer cannot be written as JSON"
+    )

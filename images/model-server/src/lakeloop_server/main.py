@@ -29,6 +29,9 @@ EXIT_LOAD_FAILED = 3
 
 def main() -> None:
     """Runs the server; exits 0 after a drain, 3 when the model must not or cannot serve, 1 when it breaks later."""
+    children: list[Child] = []
+    # Before anybody can know that this process is there
+    _stop_at_once_on_signals(children)
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
@@ -42,10 +45,9 @@ def main() -> None:
 
     sock = serving.listen(settings.host, settings.port)
     logger.info("listening on port %s", sock.getsockname()[1])
-    starting_process = fork(lambda parent: starting.serve(sock, parent), [])
-    _stop_at_once_on_signals(starting_process)
+    children.append(fork(lambda parent: starting.serve(sock, parent, settings.model), []))
     try:
-        code = _serve(settings, sock, starting_process)
+        code = _serve(settings, sock, children[0])
     except LoadError as error:
         _give_up(error, settings.termination_log)
     exit_now(code)
@@ -54,7 +56,13 @@ def main() -> None:
 def _serve(settings: Settings, sock: socket.socket, starting_process: Child) -> int:
     phases: dict[str, float] = {}
     gc.disable()  # what is loaded stays: to look for garbage again and again takes a tenth of a start
-    model = _load(settings, phases)
+    try:
+        model = _load(settings, phases)
+    except LoadError:
+        raise
+    except Exception as error:
+        # A mistake of ours, or of a library: still a reason that the operator can tell
+        raise LoadError(Reason.LOAD_FAILED, f"{type(error).__name__}: {str(error)[:1000]}") from error
     # MLflow is imported only by now
     from prometheus_client.multiprocess import mark_process_dead
 
@@ -100,11 +108,12 @@ def _fetch(settings: Settings, phases: dict[str, float]) -> tuple[Path, str]:
     return result
 
 
-def _stop_at_once_on_signals(child: Child) -> None:
+def _stop_at_once_on_signals(children: list[Child]) -> None:
     """While the model is on its way there is nothing to drain."""
 
     def stop(*_: object) -> None:
-        os.kill(child.pid, signal.SIGKILL)
+        for child in children:
+            os.kill(child.pid, signal.SIGKILL)
         os._exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -38,6 +38,11 @@ class Settings:
     s3_endpoint: str = ""
     s3_addressing_style: str = "auto"
 
+    @property
+    def model(self) -> str:
+        """`name/version`, as answers carry it."""
+        return f"{self.model_name}/{self.model_version}"
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Reads `LAKELOOP_*` and the S3 endpoint; raises SettingsError for a variable that is missing or unusable."""
@@ -50,7 +55,7 @@ class Settings:
         return cls(
             model_name=_text(env, "LAKELOOP_MODEL_NAME"),
             model_version=_text(env, "LAKELOOP_MODEL_VERSION"),
-            model_uri=_text(env, "LAKELOOP_MODEL_URI"),
+            model_uri=_text(env, "LAKELOOP_MODEL_URI", any_text=True),
             model_digest=digest,
             signature_required=_flag(env, "LAKELOOP_SIGNATURE_REQUIRED", True),
             workers=_number(env, "LAKELOOP_WORKERS", 1, 1, 64),
@@ -69,10 +74,12 @@ class Settings:
         )
 
 
-def _text(env: Mapping[str, str], name: str) -> str:
+def _text(env: Mapping[str, str], name: str, any_text: bool = False) -> str:
     value = env.get(name, "").strip()
     if not value:
         raise SettingsError(f"{name} is not set")
+    if not any_text and not (value.isascii() and value.isprintable()):
+        raise SettingsError(f"{name} is {value!r}: write printable ASCII, since it goes into a header")
     return value
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from lakeloop_server.drain import Drain
 
+_HAND_OVER_SECONDS = 1.0
+_QUIET_SECONDS = 0.1
 _ALIVE = {"/live": b"\n", "/v2/health/live": b'{"live": true}'}
 
 
@@ -28,8 +30,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def serve(sock: socket.socket, parent: socket.socket) -> None:
-    """Runs until the supervisor stops it."""
+def serve(sock: socket.socket, parent: socket.socket, model: str) -> None:
+    """Runs until the supervisor stops it, and answers what it has accepted by then."""
     from lakeloop_server import serving
 
-    serving.run(application, sock, Drain(0), parent)
+    serving.run(application, model, sock, Drain(_HAND_OVER_SECONDS, quiet_seconds=_QUIET_SECONDS), parent, hand_over=True)

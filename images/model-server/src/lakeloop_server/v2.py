@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from mlflow.types import DataType, ParamSchema, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec, Map, Object, TensorSpec
+from mlflow.utils.proto_json_utils import NumpyEncoder
 
 from lakeloop_server.errors import bad_request
 
@@ -143,7 +145,11 @@ def _read_tensor(tensor: Any, position: int) -> tuple[str, np.ndarray[Any, Any]]
     items = _flatten(data)
     if len(items) != math.prod(shape):
         raise bad_request(f"{where}.data has {len(items)} values, but its shape asks for {math.prod(shape)}")
-    return name, _to_array(items, datatype, where).reshape(shape)
+    array = _to_array(items, datatype, where)
+    try:
+        return name, array.reshape(shape)
+    except (ValueError, OverflowError):
+        raise bad_request(f"{where}.shape has more dimensions, or larger ones, than an array can have") from None
 
 
 def _flatten(data: list[Any]) -> list[Any]:
@@ -182,22 +188,24 @@ def _to_array(items: Sequence[Any], datatype: str, where: str) -> np.ndarray[Any
 def _to_model_input(arrays: Mapping[str, np.ndarray[Any, Any]], schema: Schema | None) -> Any:
     if schema is not None and schema.is_tensor_spec():
         if schema.has_input_names():
-            return dict(arrays)
+            types = schema.input_types_dict()
+            return {name: _tensor_of_type(name, array, types.get(name)) for name, array in arrays.items()}
         if len(arrays) != 1:
             raise bad_request("The model takes one tensor: send one input")
-        return next(iter(arrays.values()))
+        (name, array), *_ = arrays.items()
+        return _tensor_of_type(name, array, schema.input_types()[0])
     if len(arrays) == 1:
         (name, array), *_ = arrays.items()
         if array.ndim == 2 and (schema is None or name not in schema.input_names()):
             return _frame_of_matrix(array, schema)
-    columns = {name: _column(name, array) for name, array in arrays.items()}
+    types = schema.input_types_dict() if schema is not None and schema.has_input_names() else {}
+    columns = {name: _column(name, array, types.get(name)) for name, array in arrays.items()}
     if len({len(column) for column in columns.values()}) > 1:
         raise bad_request("inputs must all have the same number of rows")
     if schema is None:
         return pd.DataFrame(columns)
     if not schema.has_input_names():
         return pd.DataFrame(dict(enumerate(columns.values())))
-    types = schema.input_types_dict()
     return pd.DataFrame({name: _convert(name, column, types.get(name)) for name, column in columns.items()})
 
 
@@ -210,7 +218,19 @@ def _frame_of_matrix(array: np.ndarray[Any, Any], schema: Schema | None) -> Any:
     return pd.DataFrame(array, columns=schema.input_names() if schema.has_input_names() else None)
 
 
-def _column(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _tensor_of_type(name: str, array: np.ndarray[Any, Any], kind: Any) -> np.ndarray[Any, Any]:
+    """Text as what the signature has for it: numpy's own strings, dates."""
+    if kind is None or array.dtype != object or np.dtype(kind) == object:
+        return array
+    try:
+        return array.astype(kind)
+    except (ValueError, TypeError, UnicodeError):
+        raise bad_request(f"The input {name!r} must hold what can be read as {np.dtype(kind).name}") from None
+
+
+def _column(name: str, array: np.ndarray[Any, Any], kind: Any) -> Any:
+    if isinstance(kind, Array) and array.ndim > 1:
+        return array.tolist()
     if array.ndim == 2 and array.shape[1] == 1:
         return array[:, 0]
     if array.ndim != 1:
@@ -218,17 +238,21 @@ def _column(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-def _convert(name: str, column: np.ndarray[Any, Any], kind: Any) -> Any:
-    """Text that stands for something that JSON has no type for."""
-    if column.dtype != object:
+def _convert(name: str, column: Any, kind: Any) -> Any:
+    """Text that stands for something that the protocol has no type for."""
+    if not isinstance(column, np.ndarray) or column.dtype != object:
         return column
     try:
+        if isinstance(kind, Array | Object | Map | AnyType):
+            return [None if item is None else json.loads(item) for item in column]
         if kind == DataType.datetime:
             return pd.to_datetime(pd.Series(column))
         if kind == DataType.binary:
             return [None if item is None else base64.b64decode(item, validate=True) for item in column]
-    except (ValueError, binascii.Error):
-        wanted = "dates in ISO 8601" if kind == DataType.datetime else "base64"
+    except (ValueError, binascii.Error, RecursionError):
+        wanted = "JSON"
+        if isinstance(kind, DataType):
+            wanted = "dates in ISO 8601" if kind == DataType.datetime else "base64"
         raise bad_request(f"The input {name!r} must hold {wanted}") from None
     return column
 
@@ -240,15 +264,37 @@ def encode_outputs(raw: Any, schema: Schema | None, wanted: Sequence[str]) -> li
     """
     names = [spec.name for spec in schema.inputs if spec.name] if schema is not None else []
     if isinstance(raw, pd.DataFrame):
-        tensors = {str(column): np.asarray(raw[column]) for column in raw.columns}
+        tensors = {str(column): _array(raw.iloc[:, position]) for position, column in enumerate(raw.columns)}
     elif isinstance(raw, dict):
-        tensors = {str(key): np.asarray(value) for key, value in raw.items()}
+        tensors = {str(key): _array(value) for key, value in raw.items()}
     else:
-        tensors = {names[0] if len(names) == 1 else "predictions": np.asarray(raw)}
+        tensors = {names[0] if len(names) == 1 else "predictions": _array(raw)}
     unknown = [position for position, name in enumerate(wanted) if name not in tensors]
     if unknown:
         raise bad_request(f"outputs[{unknown[0]}].name: the model has {', '.join(sorted(tensors))}")
     return [_encode(name, array) for name, array in tensors.items() if not wanted or name in wanted]
+
+
+def _array(raw: Any) -> np.ndarray[Any, Any]:
+    """A model's answer, or a part of it, as an array of at least one dimension; objects where nothing else fits."""
+    if hasattr(raw, "toarray"):
+        raw = raw.toarray()  # scipy's sparse matrices
+    if isinstance(raw, Iterator):
+        raw = list(raw)
+    if isinstance(raw, pd.Series) and pd.api.types.is_extension_array_dtype(raw.dtype):
+        if pd.api.types.is_numeric_dtype(raw.dtype):
+            raw = raw.astype("float64") if raw.isna().any() else raw.to_numpy(getattr(raw.dtype, "numpy_dtype", None))
+        elif isinstance(raw.dtype, pd.DatetimeTZDtype):
+            raw = raw.astype(object)
+    try:
+        array = np.atleast_1d(np.asarray(raw))
+    except ValueError:
+        # Rows of different lengths
+        array = np.empty(len(raw), dtype=object)
+        array[:] = list(raw)
+    if array.dtype == object and array.ndim == 1:
+        array = np.asarray(pd.Series(array, dtype=object).infer_objects())
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def _encode(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -256,7 +302,7 @@ def _encode(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
     values: list[Any] = array.ravel().tolist()
     if datatype == "BYTES":
         if array.dtype.kind == "M":
-            values = np.datetime_as_string(array.ravel()).tolist()
+            values = [None if text == "NaT" else text for text in np.datetime_as_string(array.ravel()).tolist()]
         values = [_text(value) for value in values]
     elif datatype.startswith("FP"):
         # NaN and infinity are no JSON
@@ -265,11 +311,18 @@ def _encode(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    return str(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    try:
+        return json.dumps(value, cls=NumpyEncoder)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def synthetic_input(schema: Schema) -> Any:

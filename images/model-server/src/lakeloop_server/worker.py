@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from lakeloop_server import serving
+from lakeloop_server import memory, serving
 from lakeloop_server.app import Api
 from lakeloop_server.drain import Drain
 from lakeloop_server.errors import LoadError
@@ -31,6 +31,7 @@ def serve(
     Over `parent` goes one JSON line, `{"reason": null}` or `{"reason": …, "message": …}`, and back comes `go`.
     """
     gc.enable()
+    memory.limit_process(memory.available())
     metrics = Metrics(model.name, model.version)
     started = time.monotonic()
     try:
@@ -44,7 +45,15 @@ def serve(
     parent.sendall(b'{"reason": null}\n')
     if parent.recv(len(GO)) != GO:
         os._exit(1)
-    predictor = Predictor(settings.threads, settings.max_queue, settings.request_timeout_seconds, metrics)
+    predictor = Predictor(settings.threads, settings.max_queue, settings.request_timeout_seconds, metrics, _give_up)
     drain = Drain(settings.drain_seconds, settings.drain_least_seconds)
     application = Api(model, warnings, settings, predictor, metrics).build(drain)
-    serving.run(application, sock, drain, parent)
+    serving.run(application, settings.model, sock, drain, parent)
+
+
+def _give_up() -> None:
+    """Ends this process: its threads are all held by predictions that do not end. The parent forks another one."""
+    logger.error("every thread is held by a prediction that does not end: starting over")
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(1)

@@ -1,0 +1,158 @@
+"""uvicorn's HTTP protocol with limits where it has none: on a request's head, on idle connections, on their number.
+
+Left to itself, uvicorn keeps a connection that never finishes a head, and every byte that is sent as one, for ever; and
+answers what is not HTTP with plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from lakeloop_server.errors import RequestError, bad_request
+
+# Of bytes in a row that bring a request no further: a head, trailers, the framing of a chunk. Not counted is the read
+# in which a head begins: at most 256 KiB.
+_HEAD_BYTES = 64 * 1024
+_HEAD_SECONDS = 20.0
+_LINGER_SECONDS = 2.0
+_MOST_CONNECTIONS = 4096
+_FILES_FOR_OTHER_USES = 128
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+
+
+def most_connections() -> int:
+    """How many connections a process may have open, so that it can still open files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_MOST_CONNECTIONS, max(16, files - _FILES_FOR_OTHER_USES))
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """The head of a request as if it did not offer another protocol, which a server may ignore.
+
+    httptools takes the offer for accepted, and drops the body: each POST of Java's HttpClient (`Upgrade: h2c`).
+    """
+    end = data.find(b"\r\n\r\n")
+    end = len(data) if end < 0 else end
+    if _UPGRADE.search(data, 0, end) is None:
+        return data
+    return _UPGRADE.sub(b"\r\nx-ignored-upgrade:", data[:end]) + data[end:]
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _in_body = False
+    _deaf = False
+    _moved = False
+    _unread = 0
+    last_used = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Closes the connection that was idle for longest when there are too many."""
+        super().connection_made(transport)
+        self.last_used = self.loop.time()
+        if len(self.connections) > most_connections():
+            idle = [one for one in self.connections if isinstance(one, Protocol) and one.is_idle()]
+            if idle:
+                min(idle, key=lambda one: one.last_used).transport.abort()
+        # uvicorn starts this timer only after an answer
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Also stops the timers, which uvicorn does not after an error."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._stop_head_timer()
+
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        return not answering and not self.transport.is_closing()
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, and limits what it leaves unfinished."""
+        if self._deaf:
+            return
+        self.last_used = self.loop.time()
+        self._moved = False
+        super().data_received(data if self._in_body else without_upgrade(data))
+        if self.transport.is_closing():
+            return
+        self._unread = 0 if self._moved else self._unread + len(data)
+        if self._unread > _HEAD_BYTES:
+            self._refuse(
+                RequestError(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "REQUEST_TOO_LARGE",
+                    f"The headers are larger than the {_HEAD_BYTES} bytes that this server takes",
+                )
+            )
+        elif self._head_timer is None and self.is_idle():
+            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._moved = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is there."""
+        self._moved = True
+        self._in_body = True
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body is there."""
+        self._moved = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there."""
+        self._moved = True
+        self._in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """As JSON, as every other error."""
+        self._refuse(bad_request("This is no HTTP request that can be read"))
+
+    def _head_is_late(self) -> None:
+        self._refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "The headers did not arrive in time"))
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: RequestError) -> None:
+        self._deaf = True
+        if self.transport.is_closing():
+            return
+        if not self.is_idle():
+            # Nothing may be written into another answer; one to a whole request is still given
+            self.cycle.keep_alive = False
+            if self.cycle.more_body:
+                self.transport.abort()
+            return
+        body = json.dumps({"error_code": error.error_code, "message": error.message}).encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        head = STATUS_LINE[error.status] + b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(head + b"\r\n" + body)
+        # What the client still sends is taken and thrown away: to close now would reset the connection, and the answer
+        # with it
+        self.transport.write_eof()
+        self._stop_head_timer()
+        self._head_timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
