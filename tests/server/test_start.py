@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ def test_is_alive_but_not_ready_while_it_loads(saved: Saved, tmp_path: Path) -> 
         ]
         asked = httpx.post(f"{process.url}/invocations", json={"inputs": [1]})
         assert live.status_code == 200
+        assert {answer.headers["x-lakeloop-model"] for answer in [live, asked]} == {"churn/5"}
         assert {answer.status_code for answer in [*waiting, asked]} == {503}
         assert asked.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
         statuses: list[int] = []
@@ -66,6 +69,35 @@ def test_is_alive_but_not_ready_while_it_loads(saved: Saved, tmp_path: Path) -> 
     finally:
         process.popen.kill()
         process.popen.wait()
+
+
+def test_every_probe_is_answered_while_the_model_gets_ready(saved: Saved, tmp_path: Path) -> None:
+    """The process that answers during the load hands over to the one that serves."""
+    process = launch(f"file://{saved('classifier')}", tmp_path)
+    try:
+        await_port(process)
+        said: list[bytes] = []
+
+        def ask() -> None:
+            # Each asks only after the next one has connected, so that some are open at any moment
+            waiting = [socket.create_connection(("127.0.0.1", process.port), timeout=20)]
+            while not (said and said[-1].startswith(b"HTTP/1.1 200")):
+                assert len(said) < 200_000
+                waiting.append(socket.create_connection(("127.0.0.1", process.port), timeout=20))
+                with waiting.pop(0) as connection:
+                    connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    said.append(connection.recv(4096))
+            for connection in waiting:
+                connection.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            for asking in [pool.submit(ask) for _ in range(4)]:
+                asking.result()
+    finally:
+        process.popen.kill()
+        process.popen.wait()
+    assert {answer[:12] for answer in said} == {b"HTTP/1.1 503", b"HTTP/1.1 200"}
+    assert all(b"x-lakeloop-model: churn/5" in answer for answer in said)
 
 
 def test_refuses_files_that_were_changed(saved: Saved, store: Store, tmp_path: Path) -> None:
@@ -142,6 +174,9 @@ def edited(saved: Saved, tmp_path: Path, edit: Callable[[Path], Any]) -> str:
         pytest.param("python_env.yaml", "3.11", "2.7", "EnvironmentMismatch", "Python 2.7", id="another Python"),
         pytest.param("MLmodel", "flavors:", "flavours:", "LoadFailed", "flavors", id="no MLmodel really"),
         pytest.param("MLmodel", "model.skops", "absent.skops", "LoadFailed", "", id="a file is missing"),
+        pytest.param("MLmodel", "loader_module", "- loader_module", "LoadFailed", "YAML", id="MLmodel is not YAML"),
+        pytest.param("requirements.txt", "1.9.1", "\udcff", "LoadFailed", "requirements.txt", id="not UTF-8"),
+        pytest.param("conda.yaml", "dependencies:", "\udcff:", "LoadFailed", "conda.yaml", id="conda.yaml not UTF-8"),
     ],
 )
 def test_refuses_what_cannot_load_here(
@@ -150,7 +185,7 @@ def test_refuses_what_cannot_load_here(
     def edit(folder: Path) -> None:
         text = (folder / file).read_text()
         assert old in text
-        (folder / file).write_text(text.replace(old, new))
+        (folder / file).write_text(text.replace(old, new), errors="surrogateescape")
 
     message = fail_to_start(edited(saved, tmp_path, edit), tmp_path / "run")
     assert message["reason"] == reason, message
@@ -171,6 +206,18 @@ def test_a_model_that_cannot_answer_its_example_does_not_serve(saved: Saved, tmp
     message = fail_to_start(f"file://{saved('unanswering')}", tmp_path)
     assert message["reason"] == "WarmupFailed"
     assert "ValueError" in message["message"]
+
+
+def test_a_model_that_exits_when_loaded_does_not_serve(saved: Saved, tmp_path: Path) -> None:
+    message = fail_to_start(f"file://{saved('exits')}", tmp_path)
+    assert message == {"reason": "LoadFailed", "message": "SystemExit: 0"}
+
+
+def test_a_models_configuration_is_that_of_the_environment(saved: Saved, tmp_path: Path) -> None:
+    environment = {"SERVING_MODEL_CONFIG": '{"greeting": "good evening"}'}  # as for `mlflow models serve`
+    with serving(f"file://{saved('configured')}", tmp_path, **environment) as process:
+        frame = {"dataframe_records": [{"tenure": 1, "spend": 5}]}
+        assert httpx.post(f"{process.url}/invocations", json=frame).json() == {"predictions": ["good evening"]}
 
 
 def test_writes_structured_logs(saved: Saved, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ XGBOOST = {"flavors": {"python_function": {"loader_module": "mlflow.xgboost"}}}
         pytest.param("mlflow==2.22.0", True, False, id="another major of MLflow"),
         pytest.param("matplotlib==3.10.0", False, True, id="absent, but no flavor's"),
         pytest.param("pip==24.0", False, False, id="a tool"),
+        pytest.param("numpy===any", False, True, id="equal to what is no version"),
         pytest.param("pywin32==1; sys_platform == 'win32'", False, False, id="for another system"),
         pytest.param("git+https://example.org/x.git", False, True, id="not a version"),
     ],
@@ -88,6 +89,8 @@ def test_flavors(mlmodel: dict[str, Any], says: str) -> None:
             id="conda",
         ),
         pytest.param(("", {"dependencies": [{"pip": ["c==2"]}]}, {}), [], "3.9.1", id="empty, Python in MLmodel"),
+        pytest.param((None, {"dependencies": None}, {}), [], "3.9.1", id="no list"),
+        pytest.param((None, {"dependencies": [{"pip": None}, 3]}, {}), [], "3.9.1", id="no list in the list"),
     ],
 )
 def test_recorded(files: Any, requirements: list[str], python: str) -> None:

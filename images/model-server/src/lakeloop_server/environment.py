@@ -57,9 +57,11 @@ def recorded(
 ) -> Recorded:
     """Puts together MLmodel, requirements.txt, conda.yaml and python_env.yaml, the later ones where the former lack."""
     lines = [line.strip() for line in (requirements_txt or "").splitlines()]
-    conda_lines = [item for item in conda.get("dependencies", []) if isinstance(item, str)]
+    dependencies = conda.get("dependencies")
+    dependencies = dependencies if isinstance(dependencies, list) else []
+    conda_lines = [item for item in dependencies if isinstance(item, str)]
     if requirements_txt is None:
-        pips = [item["pip"] for item in conda.get("dependencies", []) if isinstance(item, dict) and "pip" in item]
+        pips = [item["pip"] for item in dependencies if isinstance(item, dict) and isinstance(item.get("pip"), list)]
         lines = [str(line).strip() for group in pips for line in group]
     python = python_env.get("python")
     if python is None:
@@ -122,7 +124,9 @@ def _compare_python(wanted: str, have: str, bytecode: bool, result: Comparison) 
 def _compare_requirement(line: str, installed: Mapping[str, str], result: Comparison) -> None:
     try:
         requirement = Requirement(line)
-    except InvalidRequirement:
+        pinned = next((spec.version for spec in requirement.specifier if spec.operator in ("==", "===", "~=")), None)
+        major = None if pinned is None else Version(pinned.removesuffix(".*")).major
+    except (InvalidRequirement, InvalidVersion):
         result.warnings.append(f"a requirement of the model cannot be read: {line!r}")
         return
     if requirement.marker is not None and not requirement.marker.evaluate():
@@ -137,8 +141,7 @@ def _compare_requirement(line: str, installed: Mapping[str, str], result: Compar
     if requirement.specifier.contains(have, prereleases=True):
         return
     message = f"the model records {line}, the server has {name} {have}"
-    pinned = next((spec.version for spec in requirement.specifier if spec.operator in ("==", "===", "~=")), None)
-    if pinned is None or Version(pinned.removesuffix(".*")).major != Version(have).major:
+    if major is None or major != Version(have).major:
         result.problems.append(message)
     else:
         result.warnings.append(message)

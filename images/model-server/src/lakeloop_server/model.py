@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,19 +49,27 @@ def read_mlmodel(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise LoadError(Reason.MODEL_NOT_FOUND, "The folder holds no MLmodel file, so it is not an MLflow model")
     content = _read_yaml(path)
-    if not isinstance(content.get("flavors"), dict):
+    flavors = content.get("flavors")
+    if not isinstance(flavors, dict) or not all(isinstance(flavor, dict) for flavor in flavors.values()):
         raise LoadError(Reason.LOAD_FAILED, "The MLmodel file has no flavors")
     return content
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        content = yaml.safe_load(_read_text(path) or "")
+    except (yaml.YAMLError, RecursionError):
         raise LoadError(Reason.LOAD_FAILED, f"The model's {path.name} is not YAML") from None
     return content if isinstance(content, dict) else {}
+
+
+def _read_text(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise LoadError(Reason.LOAD_FAILED, f"The model's {path.name} is not text in UTF-8") from None
 
 
 def has_input_signature(mlmodel: Mapping[str, Any]) -> bool:
@@ -83,10 +92,9 @@ def check(folder: Path, mlmodel: Mapping[str, Any], settings: Settings) -> list[
                 "signature=infer_signature(...) or an input_example, or set spec.gates.signature.required: false",
             )
         warnings.append("the model has no signature: nothing about its inputs is checked")
-    requirements = folder / "requirements.txt"
     recorded = environment.recorded(
         mlmodel,
-        requirements.read_text() if requirements.is_file() else None,
+        _read_text(folder / "requirements.txt"),
         _read_yaml(folder / "conda.yaml"),
         _read_yaml(folder / "python_env.yaml"),
     )
@@ -108,12 +116,16 @@ def _has_module(name: str) -> bool:
 def load(folder: Path, digest: str, warnings: list[str], settings: Settings) -> ServedModel:
     """Loads the model's own code and data. Raises LoadError: EnvironmentMismatch (a module is missing), LoadFailed."""
     import mlflow.pyfunc
+    from mlflow.pyfunc.scoring_server import SERVING_MODEL_CONFIG
 
     # MLflow's warnings repeat ours at the load, and name callers' columns at each request
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         # Its warnings would be a second comparison of the environments, a third of a second long
-        pyfunc = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
+        config = os.environ.get(SERVING_MODEL_CONFIG)
+        pyfunc = mlflow.pyfunc.load_model(
+            str(folder), suppress_warnings=True, model_config=json.loads(config) if config else None
+        )
         metadata = pyfunc.metadata
         return ServedModel(
             name=settings.model_name,
@@ -131,7 +143,7 @@ def load(folder: Path, digest: str, warnings: list[str], settings: Settings) -> 
             Reason.ENVIRONMENT_MISMATCH,
             f"the model needs the Python module {error.name}, which the server image does not have",
         ) from error
-    except Exception as error:
+    except BaseException as error:  # a model that calls sys.exit() is one that does not load
         raise LoadError(Reason.LOAD_FAILED, f"{type(error).__name__}: {str(error)[:1000]}") from error
 
 
