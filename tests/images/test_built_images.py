@@ -116,6 +116,16 @@ def test_nothing_of_this_machine_is_left(name: str) -> None:
         assert found == debian
 
 
+# By libraries that prune.py has stripped, with all that pandas wants of Arrow still there.
+PARQUET = """
+import io, httptools, uvloop, yaml, pandas, pyarrow.dataset
+file = io.BytesIO()
+pandas.DataFrame({"a": [1], "b": ["x"], "c": [[1]]}).to_parquet(file)
+frame = pandas.read_parquet(file)
+print(frame.b[0], frame.a.sum(), "whole")
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "script", "expected"),
     [
@@ -127,6 +137,8 @@ def test_nothing_of_this_machine_is_left(name: str) -> None:
         ("operator", "python -c 'import lakeloop.main; print(lakeloop.__name__)'", "lakeloop"),
         ("operator", "command -v lakeloop-operator", "/opt/venv/bin/lakeloop-operator"),
         ("model-server", "python -c 'import lakeloop_server.main as m; print(m.__name__)'", "lakeloop_server.main"),
+        ("model-server", f"python -c {shlex.quote(PARQUET)}", "x 1 whole"),
+        ("model-server", "command -v strip || echo none", "none"),
         ("model-server", "command -v lakeloop-server", "/opt/venv/bin/lakeloop-server"),
         ("trainer", "python -c 'import lakeloop_trainer.main as m; print(m.__name__)'", "lakeloop_trainer.main"),
         ("trainer", "command -v lakeloop-driver", "/opt/venv/bin/lakeloop-driver"),

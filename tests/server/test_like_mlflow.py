@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,12 +14,19 @@ from server.server_processes import Process
 
 JSON = "application/json"
 CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
 ROW = {"word": "a", "count": 1, "amount": 1.5, "flag": True}
 PLAIN = {"tenure": 1, "spend": 2}
 
 
 def records(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"dataframe_records": list(rows), **more}
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    file = BytesIO()
+    pd.DataFrame(columns).to_parquet(file)
+    return file.getvalue()
 
 
 # name: (model, content type, body)
@@ -85,6 +94,15 @@ CASES: dict[str, tuple[str, str, Any]] = {
     "matrix too wide": ("matrix", JSON, {"inputs": [[1, 2, 3]]}),
     "matrix ragged": ("matrix", JSON, {"inputs": [[1, 2], [3]]}),
     "matrix of text": ("matrix", JSON, {"inputs": [["s3cret", "x"]]}),
+    "Parquet": ("classifier", PARQUET, parquet({"tenure": [1.0, 2.0], "spend": [3, 4]})),
+    "Parquet with every kind of column": (
+        "echo",
+        PARQUET,
+        parquet({**{key: [value] for key, value in ROW.items()}, "day": [pd.Timestamp("2020-01-01")], "blob": [b"hi"]}),
+    ),
+    "Parquet with a column missing": ("classifier", PARQUET, parquet({"tenure": [1.0]})),
+    "half a Parquet file": ("classifier", PARQUET, parquet({"tenure": [1.0]})[:40]),
+    "no Parquet file": ("classifier", PARQUET, b"s3cret"),
 }
 # Where MLflow answers 500 for a caller's mistake, ours says what the mistake is
 BETTER: dict[str, tuple[str | None, Any, int]] = {
@@ -116,7 +134,7 @@ def expect_quiet_json_error(answer: httpx.Response) -> None:
     assert answer.headers["content-type"] == JSON
     assert answer.headers["x-lakeloop-model"] == "churn/5"
     assert set(answer.json()) == {"error_code", "message"}
-    text = answer.json()["message"].replace(JSON, "").replace("text/csv", "")
+    text = answer.json()["message"].replace(JSON, "").replace(CSV, "").replace(PARQUET, "")
     assert [word for word in TELLTALES if word in text] == []
 
 
@@ -149,6 +167,17 @@ def test_probes_as_mlflow(path: str, ours: Callable[[str], Process], theirs: Cal
     found = httpx.get(ours("classifier").url + path)
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
     assert found.headers["content-type"] == wanted.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", ["/ping/", "/invocations/"])
+def test_a_slash_too_many_leads_where_mlflow_redirects(
+    path: str, ours: Callable[[str], Process], theirs: Callable[[str], Process]
+) -> None:
+    method = "GET" if path == "/ping/" else "POST"
+    body = {"json": {"dataframe_records": [PLAIN]}} if method == "POST" else {}
+    wanted = httpx.request(method, theirs("classifier").url + path, follow_redirects=True, **body)
+    found = httpx.request(method, ours("classifier").url + path, **body)
+    assert (found.status_code, found.content) == (wanted.status_code, wanted.content) == (200, wanted.content)
 
 
 words = st.text(max_size=8).filter(lambda word: word not in ("raise", "die") and not word.startswith("sleep:"))
