@@ -19,7 +19,7 @@ from typing import Any
 
 import quickstart
 from cluster import STAMP, BenchError, Cluster, Seen, Watch, labelled, named, run, training_over
-from report import Report, Row, Split, arguments, finish, median_parts, say, spread
+from report import Report, Row, Split, arguments, finish, median_round, say, spread, total
 
 from lakeloop.cli.demo import address, condition, fresh
 
@@ -158,11 +158,13 @@ def report(moves: list[tuple[list[float], list[tuple[str, float]]]], callers: li
     found = Report("alias")
     found.rows = [
         Row("alias moved → new version answers all, median", "s",
-            statistics.median(max(each[0]) for each in moves), at_most=10.0),
-        Row("the same, callers with new connections alone", "s", statistics.median(new_connections)),
+            statistics.median(total(parts) for _, parts in moves), at_most=10.0),
+        Row("the same, for callers who connect anew each time, median", "s", statistics.median(new_connections)),
         Row("requests lost in all moves", "requests", len(failures), at_most=0),
     ]  # fmt: skip
-    found.splits = [Split("Alias moved → new version answers all", median_parts([parts for _, parts in moves]))]
+    found.splits = [
+        Split("Alias moved → new version answers all, the median move", median_round([parts for _, parts in moves]))
+    ]
     answers = sum(len(caller.answers) for caller in callers)
     found.notes = [
         f"Alias moved → last answer of the old version, s: new connections {spread(new_connections)}; kept ones "

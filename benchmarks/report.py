@@ -47,12 +47,21 @@ class Row:
         return too_much or (self.ratio_at_least is not None and (ratio is None or ratio < self.ratio_at_least))
 
 
+Parts = Sequence[tuple[str, float]]
+"""Where a time goes: what, and seconds, in their order."""
+
+
+def total(parts: Parts) -> float:
+    """Their sum."""
+    return sum(took for _, took in parts)
+
+
 @dataclass(frozen=True)
 class Split:
-    """Where a figure's time goes: parts in their order, in seconds."""
+    """Where a figure's time goes."""
 
     title: str
-    parts: Sequence[tuple[str, float]]
+    parts: Parts
 
 
 @dataclass
@@ -93,12 +102,9 @@ def spread(values: Sequence[float]) -> str:
     return f"median {number(statistics.median(values))} ({low} to {high}, {len(values)} rounds)"
 
 
-def median_parts(rounds: Sequence[Sequence[tuple[str, float]]]) -> list[tuple[str, float]]:
-    """The median of each part over rounds that all have the same parts."""
-    names = [name for name, _ in rounds[0]]
-    if any([name for name, _ in each] != names for each in rounds):
-        raise ValueError(f"rounds differ in their parts: {rounds}")
-    return [(name, statistics.median(each[i][1] for each in rounds)) for i, name in enumerate(names)]
+def median_round(rounds: Sequence[Parts]) -> Parts:
+    """The round whose sum is the median (the lower one of two): medians of each part would not add up to anything."""
+    return sorted(rounds, key=total)[(len(rounds) - 1) // 2]
 
 
 def table(reports: Sequence[Report]) -> str:
@@ -114,8 +120,8 @@ def table(reports: Sequence[Report]) -> str:
 
 def split_table(split: Split) -> str:
     """The parts and their sum."""
-    total = sum(took for _, took in split.parts)
-    lines = [["", "s"], *([name, f"{took:.2f}"] for name, took in split.parts), ["together", f"{total:.2f}"]]
+    parts = [*split.parts, ("together", total(split.parts))]
+    lines = [["", "s"], *([name, f"{took:.2f}"] for name, took in parts)]
     return f"{split.title}:\n\n{_aligned(lines)}"
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +75,7 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 
 def busy_share(seconds: float = 5.0) -> float:
-    """How much of this machine's processors others use, before anything is measured."""
+    """How much of this machine's processors is in use while nothing is measured: by others, and by an idle cluster."""
 
     def ticks() -> tuple[int, int]:
         values = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -97,10 +97,14 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB of memory, Linux {kernel}"
 
 
-def document(reports: Sequence[Report], busy: float) -> str:
-    """What goes to the terminal, and into the docs."""
+def document(reports: Sequence[Report], busy: Mapping[str, float]) -> str:
+    """What goes to the terminal, and into the docs. `busy`: how much of the machine others used before each."""
     today = datetime.now(UTC).date().isoformat()
-    head = f"{today}, {machine()}; cluster, benchmark and peers on it together. In use before: {100 * busy:.0f} %."
+    noise = ", ".join(f"{name} {100 * share:.0f} %" for name, share in busy.items())
+    head = (
+        f"{today}, {machine()}; cluster, benchmark and peers on it together. "
+        f"The processors were in use already, just before: {noise}."
+    )
     notes = [note for report in reports for note in report.notes]
     splits = [split_table(split) for report in reports for split in report.splits]
     return "\n\n".join([head, table(reports), *notes, *splits])
@@ -125,11 +129,12 @@ def main() -> None:
     if unknown := set(options.names) - set(names):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     wanted = [each for each in ALL if not options.names or each.name in options.names]
-    busy = busy_share()
+    busy: dict[str, float] = {}
     reports, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for benchmark in wanted:
             say(f"\n── {benchmark.name}")
+            busy[benchmark.name] = busy_share()
             found = run(benchmark, Path(folder))
             if found is None:
                 failed.append(benchmark.name)

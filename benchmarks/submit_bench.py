@@ -37,7 +37,7 @@ from cluster import (
     run,
     run_of,
 )
-from report import Report, Row, Split, arguments, finish, median_parts, number, say, spread
+from report import Report, Row, Split, arguments, finish, median_round, number, say, spread, total
 
 NAMESPACE = "lakeloop-bench-submit"
 MODEL = "lakeloop-bench-submit"
@@ -173,7 +173,7 @@ def report(
 ) -> Report:
     """What the rounds come to."""
     before, after = uses
-    took = [sum(seconds for _, seconds in parts) for parts in ours]
+    took = [total(parts) for parts in ours]
     cpu = (after.cpu_seconds - before.cpu_seconds) / (len(ours) + 1)
     found = Report("submit")
     found.rows = [
@@ -183,7 +183,7 @@ def report(
             statistics.median(each.peak_mib for each in theirs), "spark-submit, each time"),
         Row("CPU of one submission", "s", cpu, statistics.median(each.cpu_seconds for each in theirs), "spark-submit"),
     ]  # fmt: skip
-    found.splits = [Split("Request → driver pod created (medians of each part)", median_parts(ours))]
+    found.splits = [Split("Request → driver pod created, the median round", median_round(ours))]
     found.notes = [
         f"Request → driver pod created, s: {spread(took)}; spark-submit {spread([each.seconds for each in theirs])}.",
         f"Operator's resident memory before and after {len(ours) + 1} submissions: {number(before.resident_mib)} and "
@@ -212,8 +212,7 @@ def main() -> None:
                     parts = declare(cluster, jobs, pods, job)
                     submission = submit(command, cluster, pods, pod, settings)
                     remove(cluster, jobs, pods, job, pod)
-                    took = sum(seconds for _, seconds in parts)
-                    say(f"round {number_}: TrainingJob {took:.2f} s, spark-submit {submission.seconds:.2f} s")
+                    say(f"round {number_}: TrainingJob {total(parts):.2f} s, spark-submit {submission.seconds:.2f} s")
                     if number_:
                         ours.append(parts)
                         theirs.append(submission)
