@@ -39,26 +39,29 @@ def spark_home() -> Path:
     """
     import pyspark
 
-    pom, sums, shipped = TRAINER / "pom.xml", TRAINER / "jars.sha256", Path(pyspark.__file__).parent / "jars"
-    key = hashlib.sha256(pom.read_bytes() + str(shipped).encode() + pyspark.__version__.encode()).hexdigest()[:12]
-    home = CACHE / "spark" / key
+    pom, sums, shipped = TRAINER / "pom.xml", TRAINER / "jars.sha256", Path(pyspark.__file__).parent
+    record = TRAINER / "cds/record.py"
+    parts = (pom.read_bytes(), sums.read_bytes(), record.read_bytes(), pyspark.__version__.encode())
+    home = CACHE / "spark" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+    archive = home / "spark.jsa"
     if not home.is_dir():
-        partial = home.with_name(f"{key}.partial-{os.getpid()}")
+        partial = home.with_name(f"{home.name}.partial-{os.getpid()}")
         jars = partial / "jars"
-        jars.mkdir(parents=True)
+        # Copies, so that another checkout finds them too: an archive knows its jars by path, size and time.
+        shutil.copytree(shipped / "jars", jars)
+        shutil.copytree(shipped / "bin", partial / "bin")
+        fetched = partial / "fetched"
         maven = ["mvn", "--batch-mode", "--quiet", "--file", str(pom), "dependency:copy-dependencies"]
-        subprocess.run([*maven, f"-DoutputDirectory={jars}"], check=True)
-        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", str(sums)], cwd=jars, check=True)
-        for jar in shipped.glob("*.jar"):
-            (jars / jar.name).symlink_to(jar)
+        subprocess.run([*maven, f"-DoutputDirectory={fetched}"], check=True)
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", str(sums)], cwd=fetched, check=True)
+        for jar in fetched.glob("*.jar"):
+            jar.rename(jars / jar.name)
+        fetched.rmdir()
         partial.rename(home)
     os.environ["SPARK_HOME"] = str(home)
-    archive = home / f"spark-{hashlib.sha256((TRAINER / 'cds/record.py').read_bytes()).hexdigest()[:12]}.jsa"
     if not archive.is_file():
-        if not (home / "bin").exists():  # the recording run is started as Spark's own launcher starts one
-            (home / "bin").symlink_to(shipped.parent / "bin")
         made = archive.with_suffix(f".{os.getpid()}")
-        subprocess.run([sys.executable, TRAINER / "cds/record.py", made], check=True)
+        subprocess.run([sys.executable, record, made], check=True)
         made.rename(archive)
     os.environ["LAKELOOP_CDS_ARCHIVE"] = str(archive)
     return home

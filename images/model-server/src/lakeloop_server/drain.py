@@ -33,6 +33,8 @@ class Drain:
         while now() < deadline:
             if open_connections() > 0:
                 quiet_since = now()
-            elif now() - quiet_since >= min(self._quiet_seconds, self._seconds) and now() - began >= self._least_seconds:
+            elif (
+                now() - quiet_since >= min(self._quiet_seconds, self._seconds) and now() - began >= self._least_seconds
+            ):
                 return
             await asyncio.sleep(_POLL_SECONDS)

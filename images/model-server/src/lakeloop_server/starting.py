@@ -34,4 +34,6 @@ def serve(sock: socket.socket, parent: socket.socket, model: str) -> None:
     """Runs until the supervisor stops it, and answers what it has accepted by then."""
     from lakeloop_server import serving
 
-    serving.run(application, model, sock, Drain(_HAND_OVER_SECONDS, quiet_seconds=_QUIET_SECONDS), parent, hand_over=True)
+    serving.run(
+        application, model, sock, Drain(_HAND_OVER_SECONDS, quiet_seconds=_QUIET_SECONDS), parent, hand_over=True
+    )
