@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from lakeloop_trainer.failures import MAX_MESSAGE, REASONS, Context, RunFailure, classify, scrub
+from lakeloop_trainer.failures import MAX_MESSAGE, REASONS, Context, RunFailure, chain, classify, scrub
 
 STORAGE = Context("Reading s3a://lake/t", "QueryFailed", "spec.inputs[0].uri")
 TRACKING = Context("Logging the model", "TrackingUnavailable", "spec.tracking", service="tracking")
@@ -165,6 +165,13 @@ def test_credentials_in_urls_are_blanked() -> None:
 
 def test_a_message_is_of_bounded_length() -> None:
     assert len(classify(ValueError("x" * 9000), STORAGE).message) == MAX_MESSAGE
+
+
+def test_an_exception_that_is_its_own_cause_ends() -> None:
+    failure = RunFailure("TableNotFound", "there is none")
+    with pytest.raises(RunFailure) as caught:
+        raise failure from failure
+    assert list(chain(caught.value)) == [failure]
 
 
 def test_a_failure_stays_what_it_is() -> None:

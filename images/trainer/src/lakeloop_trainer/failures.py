@@ -189,12 +189,19 @@ def _advice(reason: str) -> str:
     }.get(reason, "")
 
 
-def _texts(error: BaseException) -> Iterator[str]:
-    """Class names and messages along the chain of causes, Python's and Java's, outermost first."""
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those that it came from, outermost first. One can be its own cause: `raise error from error`."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen and len(seen) < 20:
         seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    """Class names and messages along the chain of causes, Python's and Java's, outermost first."""
+    for at in chain(error):
         yield type(at).__name__
         if condition := _condition(at):
             yield condition
@@ -202,7 +209,6 @@ def _texts(error: BaseException) -> Iterator[str]:
         java = getattr(at, "java_exception", None) or getattr(at, "_origin", None)
         if java is not None:
             yield from _java_causes(java)
-        at = at.__cause__ or at.__context__
 
 
 def _java_causes(java: Any) -> Iterator[str]:

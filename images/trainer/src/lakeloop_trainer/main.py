@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakeloop_trainer import progress as progress_module
 from lakeloop_trainer import run_spec
-from lakeloop_trainer.failures import Context, RunFailure, classify, scrub
+from lakeloop_trainer.failures import Context, RunFailure, chain, classify, scrub
 from lakeloop_trainer.progress import Progress
 from lakeloop_trainer.result import Outcome, termination_message
 from lakeloop_trainer.session import Jvm, Session
@@ -148,12 +148,10 @@ def _failure(error: BaseException, driver: Driver | None) -> RunFailure:
 
 def _lost_connection(error: BaseException) -> bool:
     """Whether a broken connection is behind it: that to the JVM looks like any other."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, ConnectionError | EOFError) or type(at).__name__ in ("Py4JError", "Py4JNetworkError"):
-            return True
-        at = at.__cause__ or at.__context__
-    return False
+    return any(
+        isinstance(at, ConnectionError | EOFError) or type(at).__name__ in ("Py4JError", "Py4JNetworkError")
+        for at in chain(error)
+    )
 
 
 def _write_result(path: Path, text: str) -> None:
