@@ -190,7 +190,7 @@ def _advice(reason: str) -> str:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those that it came from, outermost first. One can be its own cause: `raise error from error`."""
+    """The exception and its causes, outermost first. It can be its own: `raise error from error`."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen and len(seen) < 20:
