@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lakeloop.render.overlay import RESTRICTED_CONTAINER, RESTRICTED_POD, TemplateRefused, merge, with_overlay
@@ -236,6 +236,7 @@ OVERLAYS = st.fixed_dictionaries(
 
 
 @given(OVERLAYS)
+@example({"spec": {"securityContext": {"runAsNonRoot": 1}}})
 def test_whatever_is_taken_stays_restricted(overlay: dict[str, Any]) -> None:
     before = copy.deepcopy(POD)
     try:

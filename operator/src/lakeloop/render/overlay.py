@@ -217,7 +217,7 @@ def _check_security(context: Any, restricted: Mapping[str, Any], path: str) -> N
                 raise TemplateRefused(f"{path}.{key}", "0 is root: write another id")
         elif key == "privileged" and value is False:
             continue
-        elif merge(restricted.get(key), value) != restricted.get(key):
+        elif repr(merge(restricted.get(key), value)) != repr(restricted.get(key)):  # 1 is not True to an API server
             raise TemplateRefused(f"{path}.{key}", "pods run restricted; this would weaken it: take it away")
 
 
