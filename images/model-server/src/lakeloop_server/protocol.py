@@ -137,11 +137,16 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self.is_idle():
-            # Nothing may be written into another answer; one to a whole request is still given
-            self.cycle.keep_alive = False
-            if self.cycle.more_body:
+            if not self.cycle.more_body:
+                # What follows a whole request is nonsense: that one is still answered
+                self.cycle.keep_alive = False
+                return
+            if self.cycle.response_started or self.pipeline:
+                # Nothing may be written into another answer
                 self.transport.abort()
-            return
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         body = json.dumps({"error_code": error.error_code, "message": error.message}).encode()
         headers = [
             *self.server_state.default_headers,
