@@ -29,6 +29,14 @@ def test_available(limit: str | None, stat: str | None, expected: int, tmp_path:
     assert memory.available(tmp_path, tmp_path / "meminfo") == expected
 
 
+def test_the_first_version_of_cgroups(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("2048000\n")
+    (tmp_path / "memory/memory.stat").write_text("rss 1\ntotal_rss 1000000\ntotal_shmem 24000\n")
+    assert memory.available(tmp_path, tmp_path / "meminfo") == 1024000
+
+
 def test_a_limit_leaves_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "status").write_text("Name:\tx\nVmData:\t    1000 kB\n")
     asked: list[tuple[int, tuple[int, int]]] = []

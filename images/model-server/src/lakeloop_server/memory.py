@@ -20,14 +20,19 @@ def _numbers(path: Path) -> Mapping[str, int]:
 
 
 def available(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that the container may still take: up to its limit (cgroup v2), else those of the machine."""
+    """Bytes that the container may still take: up to its limit (cgroup v2 or v1), else those of the machine."""
     free = _numbers(meminfo)["MemAvailable"] * 1024
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = _numbers(cgroup / "memory.stat")
-    except (OSError, ValueError):
-        return free
-    return max(0, min(free, limit - used.get("anon", 0) - used.get("shmem", 0)))
+    for limit, stat, used in (
+        ("memory.max", "memory.stat", ("anon", "shmem")),
+        ("memory/memory.limit_in_bytes", "memory/memory.stat", ("total_rss", "total_shmem")),
+    ):
+        try:
+            most = int((cgroup / limit).read_text())
+            numbers = _numbers(cgroup / stat)
+        except (OSError, ValueError):
+            continue
+        return max(0, min(free, most - sum(numbers.get(name, 0) for name in used)))
+    return free
 
 
 def limit_process(more: int, status: Path = Path("/proc/self/status")) -> None:
