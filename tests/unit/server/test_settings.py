@@ -49,6 +49,17 @@ def test_cpu_limit(content: str | None, limit: float, tmp_path: Path, monkeypatc
     assert cpu_limit(tmp_path) == limit
 
 
+@pytest.mark.parametrize(("quota", "limit"), [("150000\n", 1.5), ("-1\n", 64.0)])
+def test_cpu_limit_of_the_first_version_of_cgroups(
+    quota: str, limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_limit(tmp_path) == limit
+
+
 def test_process_environment_keeps_what_is_set_but_never_calls_home() -> None:
     settings = Settings.from_env(LEAST | {"LAKELOOP_WORKERS": "2"})
     found = process_environment(settings, {"OMP_NUM_THREADS": "7", "MLFLOW_DISABLE_TELEMETRY": "false"}, 5.0)

@@ -108,13 +108,16 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
 
 
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """CPUs that this process may use: the container's quota (cgroup v2), else those of the machine."""
+    """CPUs that this process may use: the container's quota (cgroup v2 or v1), else those of the machine."""
     cpus = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cpus
-    return cpus if quota == "max" else min(cpus, int(quota) / int(period))
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / file).read_text() for file in files).split()
+            # "max", or -1, is no quota
+            return min(cpus, int(quota) / int(period)) if quota not in ("max", "-1") else cpus
+        except (OSError, ValueError):
+            continue
+    return cpus
 
 
 def process_environment(settings: Settings, env: Mapping[str, str], cpus: float) -> dict[str, str]:
