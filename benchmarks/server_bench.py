@@ -1,6 +1,6 @@
 """The model server beside `mlflow models serve`: the same machine, the same model, the same requests, one run.
 
-    uv run --project images/model-server python benchmarks/server_bench.py [--seconds 5] [--rounds 3]
+    uv run --project images/model-server python benchmarks/server_bench.py [--seconds 2] [--rounds 8]
 
 Rounds alternate between the two servers, so that what else the machine does hits both. Printed are medians over the
 rounds, and ratios in which more than 1 means that Lakeloop is better. One worker process each. Needs no cluster.
@@ -92,10 +92,10 @@ def _server(name: str, root: Path) -> AbstractContextManager[Process]:
 def main() -> None:
     """Runs the comparison and prints a table."""
     parser = arguments(__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
-    report = Report("server", notes=[f"Model server: {options.rounds} rounds of {options.seconds:.0f} s each."])
+    report = Report("server", notes=[f"Model server: {options.rounds} rounds of {options.seconds:g} s each."])
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         root = Path(folder)
         save_classifier(root / "model")
