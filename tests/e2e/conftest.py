@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-import yaml
 
 from lakeloop.cli.demo import NAMESPACE, Kubectl, address, condition, fresh
 
@@ -33,6 +33,13 @@ class Platform:
         minio = address(self.kubectl, "minio", "lakeloop-platform")
         self.delta = {**self.keys, "AWS_ENDPOINT_URL": minio, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
         """Storage options of the package `deltalake`."""
+        self.store = boto3.client(
+            "s3",
+            endpoint_url=minio,
+            region_name="us-east-1",
+            aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
+        )
 
     def mlflow(self, method: str, path: str, /, **fields: Any) -> Mapping[str, Any]:
         """One call of MLflow's REST API below `/api/2.0/mlflow/`; the fields go as a query or as JSON."""
@@ -51,7 +58,7 @@ class Platform:
         """kubectl apply of one object."""
         done = subprocess.run(
             ["kubectl", "--kubeconfig", str(self.kubeconfig), "apply", "-f", "-"],
-            input=yaml.safe_dump(dict(manifest)),
+            input=json.dumps(manifest),
             capture_output=True,
             text=True,
             check=False,
