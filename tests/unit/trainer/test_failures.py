@@ -56,6 +56,20 @@ def endpoint_error() -> Exception:
             client_error("InvalidAccessKeyId"), STORAGE, ("Submission", "CredentialsRefused"), id="unknown key"
         ),
         pytest.param(
+            Py4JJavaError(Java("org.apache.spark.SparkException: Job 0 cancelled because SparkContext was shut down")),
+            STORAGE,
+            ("Infrastructure", "ExecutorsUnavailable"),
+            id="too many executors died",
+        ),
+        pytest.param(
+            Py4JJavaError(
+                Java("Job aborted due to stage failure: Lost task 0.3: ExecutorLostFailure (executor 4 exited)")
+            ),
+            STORAGE,
+            ("Infrastructure", "ExecutorsUnavailable"),
+            id="an executor was killed in each try",
+        ),
+        pytest.param(
             client_error("SignatureDoesNotMatch"), STORAGE, ("Submission", "CredentialsRefused"), id="wrong secret"
         ),
         pytest.param(client_error("AccessDenied"), STORAGE, ("Submission", "CredentialsRefused"), id="denied"),
@@ -134,7 +148,9 @@ def endpoint_error() -> Exception:
 def test_classes_and_reasons(error: Exception, context: Context, expected: tuple[str, str]) -> None:
     failure = classify(error, context)
     assert (failure.failure_class, failure.reason) == expected
-    if failure.reason == "CredentialsRefused":
+    if failure.reason == "ExecutorsUnavailable":
+        assert failure.field == "spec.spark.executor"
+    elif failure.reason == "CredentialsRefused":
         assert failure.field == ("spec.storage.secretRef" if context is STORAGE else "spec.tracking.secretRef")
     else:
         assert failure.field == context.field

@@ -91,6 +91,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"|\(403\)|Status Code: 403|error code 40[13]\b|HTTP 40[13]|UNAUTHENTICATED|PERMISSION_DENIED|Unauthorized",
             "CredentialsRefused",
         ),
+        (
+            r"ExecutorLostFailure|SparkContext was shut down|stopped SparkContext|SparkContext has been shut ?down",
+            "ExecutorsUnavailable",
+        ),
         (r"NoSuchBucket|UnknownStoreException|BucketNotFound", "BucketNotFound"),
         (_CONNECTION, "StorageUnavailable"),
         (
@@ -158,6 +162,8 @@ def classify(error: BaseException, context: Context) -> RunFailure:
             if context.service == "tracking" and not _is_storage(everything)
             else STORAGE_SECRET
         )
+    if reason == "ExecutorsUnavailable":
+        field = "spec.spark.executor"
     detail = exception_line(error)
     if context.values_may_leak:
         detail = _LITERAL.sub("'…'", detail)
@@ -183,6 +189,7 @@ def exception_line(error: BaseException) -> str:
 def _advice(reason: str) -> str:
     return {
         "CredentialsRefused": " (check the keys in the Secret that this field names, and what they may do)",
+        "ExecutorsUnavailable": " (see the executor pods' events; spec.spark.executor has their memory and template)",
         "BucketNotFound": " (create the bucket, or correct the address)",
         "DatasetTooLarge": " (select fewer columns or rows in spec.dataset.query, or raise spec.spark.driver.memory"
         " and memoryOverhead)",
