@@ -173,6 +173,7 @@ def test_failures_say_class_reason_and_field(
         assert done.result is not None
         assert "Traceback" not in done.message
         assert "hidden-secret" not in done.log
+        assert "SQLQueryContextLogger" not in done.log
         failure = done.result["failure"]
         print(name, "→", failure)
         found[name] = (failure["class"], failure["reason"], failure["field"])

@@ -202,6 +202,10 @@ class Driver:
             self._jvm = Jvm(self.conf)
         with self.stages.measure("import pyspark"):
             import pyspark.sql  # noqa: F401 (imported here, before two threads import its parts)
+            from pyspark.logger import PySparkLogger
+
+            # says in a line of 30 KB, and not scrubbed, what the traceback says
+            PySparkLogger.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
         self._session = Session(self._jvm)
         prepared = self._pool.submit(self._measured, "look at the inputs", self._prepare_inputs)
         # libraries load while the JVM starts; what is wrong with the estimator is found before any data is read
