@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -44,6 +45,11 @@ MLFLOW_DEFAULTS = {
     # what this program loads, it has just written itself (skops reads its file back)
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true",
 }
+
+# What `tracking`, `plots` and `explain` import where they need it.
+LOGGING_MODULES = (
+    "matplotlib.backends.backend_agg", "matplotlib.figure", "mlflow.sklearn", "skops.io", "sklearn.inspection"
+)  # fmt: skip
 
 log = logging.getLogger("lakeloop_trainer")
 
@@ -286,7 +292,10 @@ class Driver:
         from lakeloop_trainer.tracking import Tracker
 
         with _tracking_errors("Asking MLflow for the run"):
-            return Tracker(self.spec.tracking_uri, self.spec.run_id)
+            tracker = Tracker(self.spec.tracking_uri, self.spec.run_id)
+        # the main thread waits for Spark until the rows are there; what logs them can load meanwhile
+        self._pool.submit(self._measured, "import what logs", _import_logging)
+        return tracker
 
     def _read(self, spark: Any, preparations: Mapping[str, Prepared]) -> tuple[Rows, dict[str, list[tuple[str, str]]]]:
         from lakeloop_trainer import dataset
@@ -406,6 +415,11 @@ class Driver:
             log.warning("no permutation importance: %s", type(error).__name__)
             return {}
         return {f"explanation/{path.name}": path for path in written}
+
+
+def _import_logging() -> None:
+    for name in LOGGING_MODULES:
+        importlib.import_module(name)
 
 
 @contextlib.contextmanager
