@@ -295,6 +295,18 @@ def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) 
     spark.sql("DROP TABLE left_over")
 
 
+def test_a_key_that_cannot_be_hashed_is_named(spark: Any, tmp_path: Path) -> None:
+    table = tmp_path / "points"
+    spark.range(3).selectExpr("id AS feature", "id % 2 AS target", "map('a', id) AS many").write.format("delta").save(
+        str(table)
+    )
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    with pytest.raises(RunFailure, match="MAP") as caught:
+        dataset.read(spark, Dataset(None, None, "target", Split(0.2, 0, ("many",))), [item], PLENTY)
+    assert (caught.value.reason, caught.value.field) == ("QueryFailed", "spec.dataset.split.keys")
+
+
 def test_a_query_error_tells_the_line_that_the_user_wrote(spark: Any, tmp_path: Path) -> None:
     table = tmp_path / "points"
     spark.range(3).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(table))

@@ -21,7 +21,7 @@ from lakeloop_trainer.storage import as_spark_path
 _CERTAIN_SHARE = 8
 _BYTES_PER_VALUE = {"tinyint": 8, "smallint": 8, "int": 8, "bigint": 8, "float": 8, "double": 8, "boolean": 1}
 _BYTES_PER_STRING = 80
-_UNUSABLE = ("array", "map", "struct", "binary", "interval", "variant", "date", "timestamp", "void")
+_UNUSABLE = ("array", "map", "struct", "binary", "interval", "variant", "date", "time", "void", "geo")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,11 @@ def read(spark: Any, dataset: Dataset, inputs: Sequence[Input], memory_bytes: in
     if len(found) != len(result.columns):
         raise RunFailure("QueryFailed", "spec.dataset.query gives two columns of one name", "spec.dataset.query")
     features, target = choose_columns(dataset, found)
-    selected = result.selectExpr(*_selection(dataset, found, features, target))
+    try:
+        selected = result.selectExpr(*_selection(dataset, found, features, target))
+    except Exception as error:  # a map as a key: Spark hashes none
+        keys = Context("Splitting the rows by spec.dataset.split.keys", "QueryFailed", "spec.dataset.split.keys")
+        raise classify(error, keys) from error
     context = Context("Reading the rows of spec.dataset.query", "QueryFailed", "spec.dataset.query")
     try:
         _guard_memory(selected, found, [*features, target], memory_bytes)
