@@ -95,7 +95,7 @@ async def test_one_run_per_uid(server: TrackingServer) -> None:
     assert await server.get_run("0" * 32) is None
 
 
-async def test_mlflows_page_shows_model_training(server: TrackingServer, uri: str) -> None:
+async def test_an_experiment_is_of_the_kind_that_trains_models(server: TrackingServer, uri: str) -> None:
     experiment = await server.ensure_experiment("team-a/shown")
     servers = MlflowServers(uri)
     found = await servers.call(None, "GET", "/experiments/get", {"experiment_id": experiment})

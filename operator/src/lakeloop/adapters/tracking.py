@@ -27,7 +27,7 @@ from lakeloop.adapters.tracking_protocol import (
 _API = "/api/2.0/mlflow"
 _MAX_MESSAGE = 500
 EXPERIMENT_TAGS: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's page shows runs as those of trained models, and not of generative ones."""
+"""The kind that MLflow's pages know the experiment by."""
 _Answer = TypeVar("_Answer")
 
 
