@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -43,11 +44,24 @@ class BenchError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls it; what went wrong is one line, and exit code 1."""
+    """Calls it; what went wrong is one line, and exit code 1.
+
+    The first SIGINT or SIGTERM ends it, and what it made is taken away; those that follow do not end that.
+    """
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         main()
     except (BenchError, DemoError) as error:
         sys.exit(f"failed: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 @dataclass(frozen=True)
