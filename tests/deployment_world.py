@@ -7,6 +7,7 @@ from typing import Any
 from builders import model_deployment
 from lakeloop.api.v1alpha1.defaults import effective_deployment_spec
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
+from lakeloop.domain.deployment.actions import returns_to
 from lakeloop.domain.deployment.decide import decide
 from lakeloop.domain.deployment.observed import Death, Observed, Problem, Registered, Report, ServerPod, Servers, Target
 from lakeloop.domain.plan import Plan
@@ -65,6 +66,8 @@ class World:
         self.reports: dict[str, Report] = {}
         self.alias_moved: datetime | None = None
         self.recovery: int | None = None
+        self.deleted: set[int] = set()
+        self.ready_since: datetime | None = None
         self.now = NOW
 
     @property
@@ -87,12 +90,18 @@ class World:
             spec=effective_deployment_spec(deployment.spec),
             target=target,
             problem=self.problem,
-            recovery=target_of(deployment, self.recovery, settings=self.settings) if self.recovery else None,
+            recovery=self._recovery(deployment),
             servers={each.revision: each for each in self._servers()},
             live={key: each for key, each in self.objects.items() if key[0] != "Deployment"},
             reports=self.reports,
             alias_moved=self.alias_moved,
         )
+
+    def _recovery(self, deployment: ModelDeployment) -> Target | None:
+        version = self.recovery or returns_to(deployment)
+        if version is None or version == self.version or version in self.deleted:
+            return None
+        return target_of(deployment, version, settings=self.settings)
 
     def _servers(self) -> list[Servers]:
         return [
@@ -110,6 +119,7 @@ class World:
                 revision=revision,
                 ready=i < ready,
                 ip="10.0.0.1",
+                ready_since=self.ready_since if i < ready else None,
                 death=None if i < ready else self.deaths.get(revision),
                 waiting=None if i < ready else self.waiting.get(revision),
             )

@@ -1,36 +1,23 @@
 """A small MLflow registry over HTTP, as much of the REST API as the operator speaks, in memory."""
 
-import asyncio
 import itertools
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from served_app import ServedApp
 
 
-class FakeRegistry:
+class FakeRegistry(ServedApp):
     """Serves on a port of loopback, in a thread of its own. `down` makes it answer 503 to everything."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.versions: dict[tuple[str, int], dict[str, Any]] = {}
         self.aliases: dict[tuple[str, str], int] = {}
         self.webhooks: dict[str, dict[str, Any]] = {}
         self.down = False
-        self.url = ""
         self._ids = itertools.count(1)
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> "FakeRegistry":
-        self._thread.start()
-        assert self._started.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
 
     def register(self, name: str, version: int, tags: Mapping[str, str] | None = None) -> None:
         """A version that is ready to be served."""
@@ -52,16 +39,7 @@ class FakeRegistry:
         """The version's tags."""
         return dict(self.versions[name, version]["tags"])
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        runner = self._loop.run_until_complete(self._start())
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.run_until_complete(runner.cleanup())
-            self._loop.close()
-
-    async def _start(self) -> web.AppRunner:
+    async def application(self) -> web.Application:
         app = web.Application(middlewares=[self._maybe_down])
         prefix = "/api/2.0/mlflow"
         app.router.add_get(f"{prefix}/registered-models/alias", self._by_alias)
@@ -73,13 +51,7 @@ class FakeRegistry:
         app.router.add_get(f"{prefix}/webhooks", self._list_webhooks)
         app.router.add_post(f"{prefix}/webhooks", self._create_webhook)
         app.router.add_delete(f"{prefix}/webhooks/{{id}}", self._delete_webhook)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._started.set()
-        return runner
+        return app
 
     @web.middleware
     async def _maybe_down(self, request: web.Request, handler: Any) -> web.StreamResponse:

@@ -1,10 +1,7 @@
 """The operator as a process of its own, as its image starts it."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,13 +10,14 @@ from typing import Any
 
 from kubectl import eventually
 
-from localcluster.apiserver import free_port
+from localcluster import operator_process
+from localcluster.operator_process import SECRET
 
-SECRET = "a-shared-secret"
+__all__ = ["SECRET", "OperatorProcess"]
 
 
-class OperatorProcess:
-    """`python -m lakeloop` against an API server, for one namespace. As a context manager it is gone at the end."""
+class OperatorProcess(operator_process.OperatorProcess):
+    """With what tests ask it, and a registry that it looks at every second."""
 
     def __init__(
         self,
@@ -31,47 +29,8 @@ class OperatorProcess:
         name: str = "operator-0",
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.port = free_port()
-        self.name = name
-        self.log = folder / f"{name}.log"
-        secret = folder / "webhook-secret"
-        secret.write_text(SECRET)
-        self._env = {
-            **{key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")},
-            "KUBECONFIG": str(kubeconfig),
-            "LAKELOOP_NAMESPACE": namespace,
-            "LAKELOOP_POD_NAME": name,
-            "LAKELOOP_WATCH_NAMESPACES": namespace,
-            "LAKELOOP_TRACKING_URI": tracking_uri,
-            "LAKELOOP_STORAGE_ENDPOINT": "http://minio.lakeloop-platform.svc:9000",
-            "LAKELOOP_STORAGE_WAREHOUSE": "s3a://lake/warehouse",
-            "LAKELOOP_TRAINER_IMAGE": "localhost/lakeloop/trainer:test",
-            "LAKELOOP_SERVER_IMAGE": "localhost/lakeloop/model-server:test",
-            "LAKELOOP_WEBHOOK_URL": f"http://127.0.0.1:{self.port}/webhooks/mlflow",
-            "LAKELOOP_WEBHOOK_SECRET_FILE": str(secret),
-            "LAKELOOP_HTTP_PORT": str(self.port),
-            "LAKELOOP_REGISTRY_RESYNC_SECONDS": "1",
-            **(env or {}),
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "OperatorProcess":
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lakeloop"], env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self.process is not None
-        return self.process.pid
+        wanted = {"LAKELOOP_REGISTRY_RESYNC_SECONDS": "1", **(env or {})}
+        super().__init__(kubeconfig, folder, namespace=namespace, tracking_uri=tracking_uri, name=name, env=wanted)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text; 0 while nothing listens."""
@@ -101,9 +60,9 @@ class OperatorProcess:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    def wait_until_leading(self, seconds: float = 30) -> None:
+    def wait_until_leading(self) -> None:
         """Until it holds the lease."""
-        eventually(lambda: self.metric("lakeloop_leader") == 1 or self.ended() is not None, seconds=seconds)
+        eventually(lambda: self.metric("lakeloop_leader") == 1 or self.ended() is not None)
         assert self.ended() is None, self.log.read_text()
 
     def ended(self) -> int | None:
@@ -111,7 +70,7 @@ class OperatorProcess:
         assert self.process is not None
         return self.process.poll()
 
-    def terminate(self, seconds: float = 20) -> int:
+    def terminate(self, seconds: float = 150) -> int:
         """SIGTERM, as the kubelet sends it. The exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -120,10 +79,3 @@ class OperatorProcess:
     def records(self) -> list[dict[str, Any]]:
         """What it has logged; every line must be JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def resident_megabytes(self) -> float:
-        """Resident memory, in MiB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmRSS")

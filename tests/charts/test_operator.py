@@ -47,6 +47,7 @@ def test_the_operator_understands_its_defaults() -> None:
         ({"webhook": {"enabled": False}}, "webhook_url", None),
         ({"webhook": {"url": "http://elsewhere/x"}}, "webhook_url", "http://elsewhere/x"),
         ({"registryResyncSeconds": 5}, "registry_resync_seconds", 5),
+        ({"deltaPollSeconds": 30}, "delta_poll_seconds", 30),
         ({"imagePullPolicy": "Never"}, "image_pull_policy", "Never"),
         ({"images": {"trainer": {"repository": "r/t", "tag": "sha256:ab"}}}, "trainer_image", "r/t@sha256:ab"),
         ({"log": {"level": "debug", "format": "text"}}, "log_level", "DEBUG"),

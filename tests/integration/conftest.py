@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kubectl import Kubectl, eventually
+from mlflow_process import MlflowProcess
 
 from localcluster.apiserver import ApiServer
 
@@ -27,7 +28,7 @@ def apiserver() -> Iterator[ApiServer]:
         admin = Kubectl(server.kubectl, server.kubeconfig)
         admin("apply", "-f", str(CRDS))
         # Not `kubectl wait`: it gives up on an object that has no conditions yet.
-        eventually(lambda: all(map(established, admin.get("-f", str(CRDS))["items"])), seconds=30)
+        eventually(lambda: len(found := admin.items("crd")) == 2 and all(map(established, found)))
         yield server
 
 
@@ -37,11 +38,18 @@ def admin(apiserver: ApiServer) -> Kubectl:
     return Kubectl(apiserver.kubectl, apiserver.kubeconfig)
 
 
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
+    """One MLflow server for the whole session."""
+    with MlflowProcess(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
 @pytest.fixture
 def namespace(admin: Kubectl) -> str:
     """A namespace of the test's own. Nothing deletes it: it goes with the API server."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    admin("create", "namespace", name)
+    admin.create_namespace(name)
     return name
 
 

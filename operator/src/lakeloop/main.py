@@ -39,6 +39,7 @@ from lakeloop.reconcile.protocol import Key, Reconciler
 from lakeloop.reconcile.queue import WorkQueue
 from lakeloop.reconcile.registry import WebhookKeeper, resync
 from lakeloop.reconcile.runtime import Runtime
+from lakeloop.reconcile.table_watch import TableWatch
 from lakeloop.reconcile.trainingjob import TrainingJobReconciler
 from lakeloop.render.certificates import as_pem, certificates
 from lakeloop.render.training.names import Platform
@@ -201,6 +202,10 @@ class _Leader:
         self._followers = Followers()
         self._moves = AliasMoves()
         self._queue: WorkQueue[Key] = WorkQueue()
+        stores = S3Stores()
+        stack.callback(stores.close)
+        self._stores, self._tables = stores, S3DeltaLog(stores)
+        self._tables_watched = TableWatch(self._tables, SystemClock(), settings.delta_poll_seconds)
         self._tracking = MlflowServers(settings.tracking_uri)
         stack.push_async_callback(self._tracking.close)
         self._runtime = Runtime(
@@ -212,12 +217,17 @@ class _Leader:
     def _reconcilers(self, stack: AsyncExitStack) -> dict[str, Reconciler]:
         servers = HttpModelServers()
         stack.push_async_callback(servers.close)
-        stores = S3Stores()
-        stack.callback(stores.close)
         clock = SystemClock()
         return {
             "TrainingJob": TrainingJobReconciler(
-                self._api, self._tracking, S3DeltaLog(stores), stores, clock, platform_of(self._settings), self._metrics
+                self._api,
+                self._tracking,
+                self._tables,
+                self._stores,
+                clock,
+                platform_of(self._settings),
+                self._metrics,
+                watch=self._tables_watched,
             ),
             "ModelDeployment": ModelDeploymentReconciler(
                 self._api, self._tracking, servers, clock, self._settings, self._metrics, self._moves
@@ -233,6 +243,7 @@ class _Leader:
             "resync": asyncio.create_task(
                 resync(self._followers, self._queue.add, self._settings.registry_resync_seconds)
             ),
+            "tables": asyncio.create_task(self._tables_watched.run(self._enqueue)),
             "stop": asyncio.create_task(stopped.wait()),
         }
         if elector is not None:

@@ -49,6 +49,8 @@ class Settings:
     webhook_url: str | None
     webhook_secret_file: Path | None
     registry_resync_seconds: float
+    delta_poll_seconds: float
+    """Between looks at the log of a table that a trigger follows."""
     log_level: str
     log_format: LogFormat
     http_port: int
@@ -88,11 +90,12 @@ class Settings:
             webhook_url=webhook_url,
             webhook_secret_file=secret_file,
             registry_resync_seconds=read.number("LAKELOOP_REGISTRY_RESYNC_SECONDS", "60", least=1, most=86_400),
+            delta_poll_seconds=read.number("LAKELOOP_DELTA_POLL_SECONDS", "4", least=1, most=3_600),
             log_level=read.log_level("LAKELOOP_LOG_LEVEL", "INFO"),
             log_format=read.log_format("LAKELOOP_LOG_FORMAT", "json"),
             http_port=int(read.number("LAKELOOP_HTTP_PORT", "8080", least=0, most=65_535, whole=True)),
             leader_election=read.boolean("LAKELOOP_LEADER_ELECTION", "true"),
-            workers=int(read.number("LAKELOOP_WORKERS", "4", least=1, most=64, whole=True)),
+            workers=int(read.number("LAKELOOP_WORKERS", "16", least=1, most=64, whole=True)),
         )
 
 

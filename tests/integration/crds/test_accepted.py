@@ -34,7 +34,7 @@ def minimal(kind: str, name: str = "a", **spec: Any) -> dict[str, Any]:
 
 
 def set_status(kubectl: Kubectl, kind: str, name: str, status: dict[str, Any]) -> None:
-    kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    kubectl.patch_status(kind, name, status)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -57,9 +57,17 @@ def test_status_is_stored_as_it_was_written(kubectl: Kubectl, path: Path) -> Non
     assert kubectl.get(written["kind"], written["metadata"]["name"])["status"] == written["status"]
 
 
+def test_a_search_over_spark_ml_is_taken(kubectl: Kubectl) -> None:
+    steps = [{"class": "pyspark.ml.classification.LogisticRegression"}]
+    search = {"algorithm": "Random", "parameters": [{"name": "0.regParam", "min": 0.001, "max": 1}]}
+    written = minimal("TrainingJob", estimator={"library": "spark", "steps": steps}, search=search)
+    stored = kubectl.apply(written)
+    assert stored["spec"]["search"]["parameters"][0]["name"] == "0.regParam"
+
+
 def test_samples_are_taken(admin: Kubectl) -> None:
-    """The resources in samples/, as they are."""
-    admin("create", "namespace", "lakeloop-demo")
+    """The resources in samples/, as they are, in one file as a user may have them."""
+    admin.create_namespace("lakeloop-demo")
     ours = [
         document
         for path in SAMPLES
@@ -67,8 +75,9 @@ def test_samples_are_taken(admin: Kubectl) -> None:
         if document and document["apiVersion"].startswith("lakeloop.io/")
     ]
     assert {document["kind"] for document in ours} == {"TrainingJob", "ModelDeployment"}
-    for document in ours:
-        admin(f"--namespace={document['metadata']['namespace']}", "apply", "-f", "-", stdin=json.dumps(document))
+    assert {document["metadata"]["namespace"] for document in ours} == {"lakeloop-demo"}
+    together = {"apiVersion": "v1", "kind": "List", "items": ours}
+    admin("apply", "-f", "-", "--namespace=lakeloop-demo", stdin=json.dumps(together))
 
 
 def test_longest_name_is_taken(kubectl: Kubectl) -> None:

@@ -137,6 +137,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no features": (job(dataset={"features": [], "target": "t"}), "should have at least 1 items"),
     "estimator without a target": (job(dataset={}), "an estimator needs dataset.target"),
     "two inputs without a query": (job(inputs=[INPUT, INPUT | {"name": "b"}]), "needs dataset.query"),
+    "expectations of a script's two inputs without a query": (
+        job(
+            estimator=None,
+            script={"configMapRef": {"name": "code"}, "path": "train.py"},
+            inputs=[INPUT, INPUT | {"name": "b"}],
+            dataset={"expectations": [{"name": "known", "expression": "a IS NOT NULL"}]},
+        ),
+        "dataset.expectations need dataset.query",
+    ),
     "time split without a column": (split(by="Time"), "by: Time needs column"),
     "random split with a column": (split(column="day"), "by: Time needs column"),
     "time split with a seed": (split(by="Time", column="day", seed=1), "keys and seed belong to by: Random"),
@@ -145,6 +154,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "search over half a range": (search(min=None), "must validate one and only one schema (oneOf)"),
     "search over a range and values": (search(values=[1]), "must validate one and only one schema (oneOf)"),
     "range upside down": (search(min=3), "min must not be above max"),
+    "a grid over floats": (
+        job(search={"algorithm": "Grid", "parameters": [SEARCH]}),
+        "a Grid has an end: write values, or a range of type Int",
+    ),
+    "a search in a script": (
+        job(estimator=None, script=SCRIPT, search={"parameters": [SEARCH]}),
+        "a search sets parameters of an estimator's steps",
+    ),
     "logarithm of zero": (search(min=0, scale="Log"), "scale Log needs a min above 0"),
     "scale of values": (search(min=None, max=None, values=[1], scale="Log"), "scale and type belong to a range"),
     "threshold without bounds": (job(evaluation={"thresholds": [{"metric": "f1"}]}), "write min, max or both"),
@@ -155,6 +172,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two thresholds of one metric": (
         job(evaluation={"thresholds": [{"metric": "f1", "min": 0}, {"metric": "f1", "max": 1}]}),
         "Duplicate value",
+    ),
+    "champion of no model": (job(evaluation={"champion": {}}, register=None), "write register too"),
+    "evaluation without test rows": (
+        job(evaluation={"champion": {}}, dataset={"target": "t", "split": {"testFraction": 0}}),
+        "evaluation needs test rows",
     ),
     # registry
     "alias that MLflow keeps": (job(register={"model": "m", "alias": "latest"}), "write another alias"),
@@ -176,8 +198,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "overhead of the driver in a Spark setting": (conf("spark.driver.memoryOverhead"), "the operator decides"),
     "endpoint in a Spark setting": (conf("spark.hadoop.fs.s3a.endpoint"), "write those in spec.storage"),
-    "driver of one byte": (job(spark={"driver": {"memory": 1}}), "a driver needs a memory of at least 450Mi"),
-    "driver without its unit": (job(spark={"driver": {"memory": "512"}}), "a driver needs a memory of at least 450Mi"),
+    "driver of one byte": (job(spark={"driver": {"memory": 1}}), "a driver needs a memory of at least 480Mi"),
+    "driver that Spark would not start in": (
+        job(spark={"driver": {"memory": "450Mi"}}),
+        "a driver needs a memory of at least 480Mi: write 512Mi or more",
+    ),
+    "driver without its unit": (job(spark={"driver": {"memory": "512"}}), "a driver needs a memory of at least 480Mi"),
     "executor too small": (job(spark={"executor": {"memory": "400Mi"}}), "an executor needs a memory of at least"),
     "master in a Spark setting": (conf("spark.master"), "the operator decides where the pods run"),
     "volume in a Spark setting": (
@@ -257,5 +283,5 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("bad", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(admin: Kubectl, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(Refused) as caught:
-        admin.apply(bad)
+        admin.create(bad)
     assert message in str(caught.value)

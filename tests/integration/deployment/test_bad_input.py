@@ -11,7 +11,6 @@ from operator_process import OperatorProcess
 
 from localcluster.apiserver import ApiServer
 
-STALLED = 'jsonpath={range .status.conditions[?(@.type=="Stalled")]}{.reason} {.message}{end}'
 # name: the spec's part, and how reason and message begin
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown-field": ({"template": {"spec": {"nodeSelectr": {}}}}, "ManifestRefused spec.server.template: Deployment "),
@@ -72,19 +71,25 @@ def deployment(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def stalled(kubectl: Kubectl, name: str = "churn") -> str:
+    """Reason and message; empty where it is not."""
+    found = kubectl.condition("md", name, "Stalled")
+    return f"{found['reason']} {found['message']}" if found else ""
+
+
 def test_each_is_told_and_none_ends_the_operator(process: OperatorProcess, kubectl: Kubectl) -> None:
     for name, (server, _) in BAD.items():
         kubectl.apply(deployment(name, server=server))
     kubectl.apply(deployment("many-cpus", server={"resources": {"limits": {"cpu": "1k"}}}))
     for name, (_, told) in BAD.items():
-        eventually(lambda name=name: bool(kubectl("get", "md", name, "-o", STALLED)), seconds=30)
-        assert kubectl("get", "md", name, "-o", STALLED).startswith(told)
-    ours = ("deployment", "-l", "lakeloop.io/model-deployment=many-cpus")
-    eventually(lambda: len(kubectl.get(*ours)["items"]) == 1, seconds=30)
+        eventually(lambda name=name: bool(stalled(kubectl, name)))
+        assert stalled(kubectl, name).startswith(told)
+    ours = "lakeloop.io/model-deployment=many-cpus"
+    eventually(lambda: len(kubectl.items("deployment", labels=ours)) == 1)
     assert process.ended() is None
     assert process.metric('lakeloop_reconciles_total{kind="ModelDeployment",outcome="error"}') == 0
-    said = kubectl("get", "events", "-o", "jsonpath={.items[*].reason}").split()
-    assert {"ManifestRefused", "TemplateRefused", "InvalidSpec"} <= set(said)
+    said = {each["reason"] for each in kubectl.items("events")}
+    assert {"ManifestRefused", "TemplateRefused", "InvalidSpec"} <= said
 
 
 def test_what_is_not_ours_is_left_as_it_is(process: OperatorProcess, kubectl: Kubectl) -> None:
@@ -93,23 +98,23 @@ def test_what_is_not_ours_is_left_as_it_is(process: OperatorProcess, kubectl: Ku
     before = kubectl.get("service", "churn")
     kubectl.apply(deployment("churn"))
     told = "NameTaken metadata.name: Service churn is there already, and not ours"
-    eventually(lambda: kubectl("get", "md", "churn", "-o", STALLED).startswith(told), seconds=30)
+    eventually(lambda: stalled(kubectl).startswith(told))
     assert kubectl.get("service", "churn") == before
     kubectl("delete", "service", "churn")
-    eventually(lambda: kubectl("get", "md", "churn", "-o", STALLED) == "", seconds=30)
+    eventually(lambda: stalled(kubectl) == "")
     assert kubectl.get("service", "churn")["metadata"]["ownerReferences"][0]["name"] == "churn"
 
 
 def test_what_an_earlier_object_left_is_waited_for(process: OperatorProcess, kubectl: Kubectl) -> None:
     """No garbage collector runs here, so that the test is the one that collects."""
     kubectl.apply(deployment("churn"))
-    eventually(lambda: "conditions" in kubectl.get("md", "churn").get("status", {}), seconds=30)
+    eventually(lambda: "conditions" in kubectl.get("md", "churn").get("status", {}))
     kubectl("delete", "md", "churn", "--cascade=background")
     kubectl.apply(deployment("churn"))
     told = "is of an earlier ModelDeployment of this name, and is being removed"
-    eventually(lambda: told in kubectl("get", "md", "churn", "-o", STALLED), seconds=30)
+    eventually(lambda: told in stalled(kubectl))
     kubectl("delete", "services,deployments,configmaps,networkpolicies", "-l", "lakeloop.io/model-deployment=churn")
-    eventually(lambda: kubectl("get", "md", "churn", "-o", STALLED) == "", seconds=30)
+    eventually(lambda: stalled(kubectl) == "")
     uid = kubectl.get("md", "churn")["metadata"]["uid"]
     assert kubectl.get("service", "churn")["metadata"]["ownerReferences"][0]["uid"] == uid
 
@@ -117,7 +122,9 @@ def test_what_an_earlier_object_left_is_waited_for(process: OperatorProcess, kub
 def test_an_action_that_is_not_done_is_answered(process: OperatorProcess, kubectl: Kubectl) -> None:
     kubectl.apply(deployment("churn"))
     kubectl("annotate", "md", "churn", "lakeloop.io/promote=now")
-    handled = "jsonpath={.status.lastHandled.promote}"
-    eventually(lambda: kubectl("get", "md", "churn", "-o", handled) == "now", seconds=30)
-    told = ("get", "events", "-o", 'jsonpath={.items[?(@.reason=="ActionNotImplemented")].message}')
-    eventually(lambda: "lakeloop.io/promote: now" in kubectl(*told), seconds=10)
+    eventually(lambda: kubectl.get("md", "churn").get("status", {}).get("lastHandled", {}).get("promote") == "now")
+
+    def told() -> str:
+        return " ".join(each["message"] for each in kubectl.items("events") if each["reason"] == "ActionNotImplemented")
+
+    eventually(lambda: "lakeloop.io/promote: now" in told())

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,28 +19,56 @@ from lakeloop.domain.plan import ObjectRef
 from localcluster.apiserver import ApiServer
 
 DIGEST = "sha256:" + "a" * 64
-SECONDS = 30.0
+SECONDS = 150.0
+
+
+@dataclass
+class Shared:
+    """One operator for all tests here: it takes seconds of CPU to start. Each test has one of its namespaces."""
+
+    registry: FakeRegistry
+    operator: OperatorProcess
+    namespaces: list[str]
+
+
+@pytest.fixture(scope="module")
+def shared(
+    apiserver: ApiServer, admin: Kubectl, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared]:
+    tests = [item for item in request.session.items if item.path == request.path]
+    names = [f"rollout-{uuid.uuid4().hex[:8]}" for _ in tests]
+    for name in names:
+        admin.create_namespace(name)
+    with (
+        FakeRegistry() as registry,
+        OperatorProcess(
+            apiserver.kubeconfig,
+            tmp_path_factory.mktemp("operator"),
+            namespace=names[0],
+            tracking_uri=registry.url,
+            env={"LAKELOOP_WATCH_NAMESPACES": ",".join(names)},
+        ) as operator,
+    ):
+        operator.wait_until_leading()
+        yield Shared(registry, operator, names)
 
 
 @pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as fake:
-        fake.register("churn", 1, {"lakeloop.io/digest": DIGEST, "lakeloop.io/input.customers": "s3a://lake/c@11"})
-        fake.register("churn", 2, {"lakeloop.io/digest": DIGEST})
-        fake.set_alias("churn", "champion", 1)
-        yield fake
+def namespace(shared: Shared) -> str:
+    return shared.namespaces.pop()
 
 
 @pytest.fixture
-def operator(
-    apiserver: ApiServer, kubectl: Kubectl, registry: FakeRegistry, tmp_path: Path
-) -> Iterator[OperatorProcess]:
-    kubectl.storage_secret()
-    with OperatorProcess(
-        apiserver.kubeconfig, tmp_path, namespace=kubectl.namespace, tracking_uri=registry.url
-    ) as process:
-        process.wait_until_leading()
-        yield process
+def registry(shared: Shared) -> FakeRegistry:
+    """As for the first test: nothing of what another one left."""
+    fake = shared.registry
+    fake.versions.clear()
+    fake.aliases.clear()
+    fake.register("churn", 1, {"lakeloop.io/digest": DIGEST, "lakeloop.io/input.customers": "s3a://lake/c@11"})
+    fake.register("churn", 2, {"lakeloop.io/digest": DIGEST})
+    fake.set_alias("churn", "champion", 1)
+    fake.down = False
+    return fake
 
 
 @pytest.fixture
@@ -100,8 +129,14 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(api: KubernetesApi, namespace: str, nodes: FakeNodes, operator: OperatorProcess) -> Deployed:
-    return Deployed(api, namespace)
+async def deployed(
+    api: KubernetesApi, kubectl: Kubectl, nodes: FakeNodes, registry: FakeRegistry, shared: Shared
+) -> AsyncIterator[Deployed]:
+    kubectl.storage_secret()
+    made = Deployed(api, kubectl.namespace)
+    yield made
+    await api.delete(made.ref)
+    assert shared.operator.ended() is None
 
 
 def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
@@ -233,13 +268,16 @@ async def test_what_is_missing_is_waited_for_and_named(
     await deployed.until(lambda s: condition(s, "Stalled") == ("True", "VersionNotFound"))
     await deployed.apply(model={"name": "churn", "version": 2}, storage={"secretRef": {"name": "mine"}})
     await deployed.until(lambda s: condition(s, "Stalled") == ("True", "SecretNotFound"))
-    kubectl("create", "secret", "generic", "mine", "--from-literal=AWS_ACCESS_KEY_ID=x")
+    kubectl.secret("mine", AWS_ACCESS_KEY_ID="x")
     await deployed.until(lambda s: condition(s, "Stalled") == ("True", "SecretIncomplete"))
     kubectl("delete", "secret", "mine")
     kubectl.storage_secret("mine")
     await deployed.until(serves(2))
-    events = kubectl("get", "events", "-o", "jsonpath={.items[*].reason}").split()
-    assert {"ModelNotFound", "AliasNotFound", "VersionNotFound", "SecretNotFound", "RolloutCompleted"} <= set(events)
+    wanted = {"ModelNotFound", "AliasNotFound", "VersionNotFound", "SecretNotFound", "RolloutCompleted"}
+    deadline = time.monotonic() + SECONDS
+    while missing := wanted - {each["reason"] for each in kubectl.items("events")}:
+        assert time.monotonic() < deadline, missing
+        await asyncio.sleep(0.05)
 
 
 async def test_what_serves_goes_on_while_the_registry_is_down(

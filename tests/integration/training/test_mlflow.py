@@ -1,77 +1,24 @@
 """The operator's MLflow client against a real MLflow server, as the platform's image has it."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+from mlflow_process import MlflowProcess
 from unit.training.fakes import START
 
 from lakeloop.adapters.tracking import MlflowServers
 from lakeloop.adapters.tracking_protocol import TrackingInvalid, TrackingServer, TrackingUnavailable
-from lakeloop.domain.training.observed import EnsureRun, RegisterVersion
-from lakeloop.reconcile.training_effects import ensure_run, register
+from lakeloop.domain.training.observed import EndRun, EnsureRun, RegisterVersion
+from lakeloop.reconcile.training_effects import end_run, ensure_run, register
 
-ROOT = Path(__file__).parents[3]
 TAG = "lakeloop.io/run-uid"
 SOURCE = "s3://mlflow/1/models/m-1/artifacts"
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with its database in a file, from the lock of the MLflow image."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uv = os.environ.get("UV") or shutil.which("uv")
-    assert uv, "uv is needed to start MLflow"
-    command = [uv, "run", "--quiet", "--frozen", "--project", str(ROOT / "images/mlflow"), "mlflow", "server"]
-    options = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--port={port}", "--host=127.0.0.1", "--workers=1"]
-    artifacts = ["--default-artifact-root=s3://mlflow/", "--no-serve-artifacts"]
-    environment = {
-        **os.environ,
-        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "v3Ffy5PU_TNxWIVCuDJVnHSlpT4iRw3GBHyOLxLmcbQ=",
-        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
-        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    log = (folder / "log").open("w")
-    process = subprocess.Popen(
-        [*command, *options, *artifacts], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{address}/health", process, folder / "log")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        log.close()
-
-
-def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 300
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-
-
 @pytest.fixture
-async def server(uri: str) -> AsyncIterator[TrackingServer]:
-    servers = MlflowServers(uri, timeout_seconds=30)
+async def server(mlflow: MlflowProcess) -> AsyncIterator[TrackingServer]:
+    servers = MlflowServers(mlflow.uri, timeout_seconds=30)
     yield servers.connect(None)
     await servers.close()
 
@@ -88,16 +35,33 @@ async def test_one_run_per_uid(server: TrackingServer) -> None:
     assert found.tags["lakeloop.io/run"] == "1"
     assert found.artifact_uri.startswith("s3://mlflow/")
     assert await server.find_run(experiment, TAG, "uid-2") is None
+    for _ in range(2):
+        await server.set_run_tag(found.run_id, "lakeloop.io/logs", f"{found.artifact_uri}/logs")
     await server.end_run(found.run_id, "FINISHED", 1_900_000_000_000)
     ended = await server.get_run(found.run_id)
     assert ended is not None
     assert ended.status == "FINISHED"
+    assert ended.tags["lakeloop.io/logs"] == f"{found.artifact_uri}/logs"
     assert await server.get_run("0" * 32) is None
 
 
-async def test_an_experiment_is_of_the_kind_that_trains_models(server: TrackingServer, uri: str) -> None:
+async def test_a_deleted_experiment_is_said_so(server: TrackingServer, mlflow: MlflowProcess) -> None:
+    before = EnsureRun("team-a/gone", "gone-1", "uid-1", START, {TAG: "uid-1"})
+    experiment = (await ensure_run(server, before)).experiment_id
+    servers = MlflowServers(mlflow.uri)
+    await servers.call(None, "POST", "/experiments/delete", {"experiment_id": experiment})
+    after = replace(before, uid="uid-2", tags={TAG: "uid-2"}, new=True)
+    for told in ("active", "restore it in MLflow"):
+        with pytest.raises(TrackingInvalid, match=told):
+            await ensure_run(server, after)
+    await servers.call(None, "POST", "/experiments/restore", {"experiment_id": experiment})
+    await servers.close()
+    assert (await ensure_run(server, after)).experiment_id == experiment
+
+
+async def test_an_experiment_is_of_the_kind_that_trains_models(server: TrackingServer, mlflow: MlflowProcess) -> None:
     experiment = await server.ensure_experiment("team-a/shown")
-    servers = MlflowServers(uri)
+    servers = MlflowServers(mlflow.uri)
     found = await servers.call(None, "GET", "/experiments/get", {"experiment_id": experiment})
     await servers.close()
     tags = {each["key"]: each["value"] for each in found["experiment"]["tags"]}
@@ -154,22 +118,14 @@ async def test_names_that_mlflow_refuses(server: TrackingServer) -> None:
         await server.ensure_registered_model("a/b:c")
 
 
-async def test_a_deleted_experiment_is_said_so(server: TrackingServer, uri: str) -> None:
-    experiment = await server.ensure_experiment("team-a/gone")
-    servers = MlflowServers(uri)
-    await servers.call(None, "POST", "/experiments/delete", {"experiment_id": experiment})
-    await servers.close()
-    with pytest.raises(TrackingInvalid, match="is deleted"):
-        await server.ensure_experiment("team-a/gone")
-
-
 async def test_webhooks(server: TrackingServer) -> None:
     events = ["model_version_alias.created", "model_version_alias.deleted", "model_version.created"]
     made = await server.create_webhook("lakeloop", "http://127.0.0.1:9/webhooks/mlflow", events, "a secret")
     assert sorted(made.events) == sorted(events)
-    assert [each.name for each in await server.list_webhooks()] == ["lakeloop"]
+    found = {each.id: each.name for each in await server.list_webhooks()}  # other tests' operators have theirs
+    assert found[made.id] == "lakeloop"
     await server.delete_webhook(made.id)
-    assert await server.list_webhooks() == []
+    assert made.id not in {each.id for each in await server.list_webhooks()}
 
 
 async def test_nobody_there() -> None:
@@ -177,3 +133,16 @@ async def test_nobody_there() -> None:
     with pytest.raises(TrackingUnavailable, match="does not answer"):
         await servers.connect(None).ensure_experiment("x")
     await servers.close()
+
+
+async def test_what_is_open_in_a_run_is_ended_with_it(server: TrackingServer) -> None:
+    experiment = await server.ensure_experiment("team-a/search")
+    parent = await server.create_run(experiment, "search-1", 1_800_000_000_000, {TAG: "uid-search"})
+    nested = {"mlflow.parentRunId": parent.run_id}
+    trials = [await server.create_run(experiment, f"trial-{i}", 1_800_000_000_000, nested) for i in range(2)]
+    await server.end_run(trials[0].run_id, "FINISHED", 1_800_000_000_001)
+    assert await server.open_children(experiment, parent.run_id) == [trials[1].run_id]
+    effect = EndRun(parent.run_id, "FAILED", START, best_effort=True, nested_in=experiment)
+    await end_run(server, effect)
+    found = [await server.get_run(each.run_id) for each in (parent, *trials)]
+    assert [each.status for each in found if each is not None] == ["FAILED", "FINISHED", "KILLED"]

@@ -1,178 +1,18 @@
-"""A TrainingJob on a real API server: what is stored, what is refused, and an operator that may die after any write.
-
-Pods are moved along by the test; MLflow, the tables and the store are those of the unit tests.
-"""
+"""A TrainingJob on a real API server: what is stored, and what is refused."""
 
 import base64
-import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-from unit.training.fakes import Crash, FakeClock, FakeStores, FakeTables, FakeTracking, Writes
-from unit.training.world import METRICS, PLATFORM, TABLE, Counts
+from training_cluster import Cluster
 
 from lakeloop.adapters.kubernetes import MERGE_PATCH, KubernetesApi, load_configuration
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
 from lakeloop.api.v1alpha1 import API_VERSION
-from lakeloop.domain.plan import Event, Manifest, ObjectRef
-from lakeloop.reconcile.trainingjob import TrainingJobReconciler
+from lakeloop.domain.plan import ObjectRef
 from localcluster.apiserver import ApiServer
-
-SPEC: dict[str, Any] = {
-    "inputs": [{"name": "customers", "uri": TABLE}],
-    "dataset": {"target": "churned"},
-    "estimator": {"steps": [{"class": "sklearn.linear_model.LogisticRegression"}]},
-    "explanation": {"method": "None"},
-    "register": {"model": "churn", "alias": "champion"},
-}
-
-
-class Mortal:
-    """The real adapter, which counts its writes and may end the operator after one."""
-
-    def __init__(self, api: KubernetesApi, writes: Writes) -> None:
-        self.api = api
-        self.writes = writes
-
-    async def get(self, ref: ObjectRef) -> Mapping[str, Any] | None:
-        return await self.api.get(ref)
-
-    async def list(
-        self, api_version: str, kind: str, namespace: str | None, labels: Mapping[str, str]
-    ) -> Sequence[Mapping[str, Any]]:
-        return await self.api.list(api_version, kind, namespace, labels)
-
-    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
-        made = await self.api.create(manifest)
-        self.writes.wrote(f"create {manifest['metadata']['name']}")
-        return made
-
-    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Mapping[str, Any]:
-        made = await self.api.apply(manifest, dry_run=dry_run)
-        self.writes.wrote(f"apply {manifest['metadata']['name']}")
-        return made
-
-    async def delete(self, ref: ObjectRef, *, grace_seconds: int | None = None) -> None:
-        await self.api.delete(ref, grace_seconds=grace_seconds)
-        self.writes.wrote(f"delete {ref.name}")
-
-    async def patch_status(
-        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
-    ) -> Mapping[str, Any]:
-        made = await self.api.patch_status(ref, status, resource_version=resource_version)
-        self.writes.wrote("status")
-        return made
-
-    async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
-        await self.api.set_finalizers(ref, finalizers, resource_version=resource_version)
-        self.writes.wrote("finalizers")
-
-    async def emit(self, regarding: ObjectRef, event: Event) -> None:
-        await self.api.emit(regarding, event)
-
-
-class Cluster:
-    """One job in one namespace of the API server."""
-
-    def __init__(self, api: KubernetesApi, namespace: str) -> None:
-        self.api, self.namespace = api, namespace
-        # The API server stamps pods with its own time.
-        self.clock, self.writes = FakeClock(datetime.now(UTC)), Writes()
-        self.tracking = FakeTracking(self.writes)
-        self.stores = FakeStores(self.clock, self.writes)
-        self.tables = FakeTables(self.stores)
-        self.tables.commit(TABLE, self.clock.now())
-        self.uids = 0
-        self.restart()
-
-    def restart(self) -> None:
-        self.reconciler = TrainingJobReconciler(
-            Mortal(self.api, self.writes),
-            self.tracking,
-            self.tables,
-            self.stores,
-            self.clock,
-            PLATFORM,
-            Counts(),
-            self._uid,
-        )
-
-    def _uid(self) -> str:
-        self.uids += 1
-        return f"uid-{self.uids}"
-
-    async def secret(self) -> None:
-        data = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "right"}
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-        meta = {"name": "lakeloop-storage", "namespace": self.namespace}
-        await self.api.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded})
-
-    async def apply(self, annotations: Mapping[str, str] | None = None, **parts: Any) -> None:
-        """Server-side apply as the user."""
-        meta = {"name": "churn", "namespace": self.namespace, "annotations": dict(annotations or {})}
-        body = {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": meta, "spec": {**SPEC, **parts}}
-        await self.api.request(
-            "PATCH", self.path, {"fieldManager": "user"}, body, content_type="application/apply-patch+yaml"
-        )
-
-    @property
-    def path(self) -> str:
-        return f"/apis/{API_VERSION}/namespaces/{self.namespace}/trainingjobs/churn"
-
-    async def job(self) -> Mapping[str, Any] | None:
-        return await self.api.get(ObjectRef(API_VERSION, "TrainingJob", self.namespace, "churn"))
-
-    async def status(self) -> dict[str, Any]:
-        job = await self.job()
-        assert job is not None
-        found: dict[str, Any] = job.get("status", {})
-        return found
-
-    async def condition(self, kind: str) -> Mapping[str, Any]:
-        found = [each for each in (await self.status())["conditions"] if each["type"] == kind]
-        return found[0] if found else {}
-
-    async def pods(self) -> Sequence[Mapping[str, Any]]:
-        return await self.api.list("v1", "Pod", self.namespace, {"lakeloop.io/training-job": "churn"})
-
-    async def settle(self) -> None:
-        for _ in range(80):
-            before = self.writes.made
-            try:
-                again = await self.reconciler.reconcile(self.namespace, "churn")
-            except Crash:
-                self.restart()
-                continue
-            except KubernetesError as error:
-                if error.status != 409:
-                    raise
-                continue
-            if again != 0 and self.writes.made == before:
-                return
-        raise AssertionError(f"never at rest: {self.writes.log[-10:]}")
-
-    async def pod_status(self, **status: Any) -> None:
-        name = (await self.status())["run"]["driverPod"]
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
-        await self.api.request("PATCH", path, None, {"status": status}, content_type=MERGE_PATCH)
-
-    async def driver_succeeds(self) -> None:
-        run = (await self.status())["run"]
-        result = {
-            "uid": run["uid"],
-            "attempt": run["attempt"],
-            "outcome": "Succeeded",
-            "inputs": [],
-            "metrics": METRICS,
-            "objective": {"metric": "roc_auc", "value": 0.91},
-            "model": {"modelId": "m-1", "artifactUri": "s3://mlflow/1/models/m-1/artifacts", "digest": "sha256:abc"},
-        }
-        terminated = {"exitCode": 0, "message": json.dumps(result), "containerID": "x://1"}
-        container = {"name": "driver", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
-        await self.pod_status(phase="Succeeded", containerStatuses=[{**container, "state": {"terminated": terminated}}])
 
 
 @pytest.fixture
@@ -194,9 +34,9 @@ async def whole_way(cluster: Cluster) -> dict[str, Any]:
     await cluster.settle()
     await cluster.pod_status(phase="Failed", reason="Evicted")
     await cluster.settle()
-    cluster.clock.tick(10)
+    cluster.clock.tick(12)
     await cluster.settle()
-    await cluster.driver_succeeds()
+    await cluster.driver_ends()
     await cluster.settle()
     return await cluster.status()
 
@@ -231,17 +71,38 @@ async def test_all_that_is_written_is_stored(cluster: Cluster) -> None:
     assert len(written) > 5
 
 
-@pytest.mark.parametrize("crash_after", range(1, 29))
-async def test_a_crash_after_any_write(cluster: Cluster, crash_after: int) -> None:
-    cluster.writes.crash_after = crash_after
-    status = await whole_way(cluster)
-    assert cluster.writes.crash_after is None, "the operator did crash"
-    assert status["run"]["phase"] == "Succeeded"
-    assert status["run"]["attempt"] == 2
-    assert [run["number"] for run in status["history"]] == [1]
-    assert len(cluster.tracking.runs) == len(cluster.tracking.versions) == 1
-    assert cluster.tracking.aliases == {("churn", "champion"): 1}
-    assert len(await cluster.pods()) == 2
+async def test_every_attempt_has_the_script_of_the_first(cluster: Cluster) -> None:
+    async def code(text: str) -> None:
+        packed = base64.b64encode(bytes(400_000)).decode()
+        meta = {"name": "code", "namespace": cluster.namespace}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}
+        await cluster.api.apply({**body, "data": {"train.py": text}, "binaryData": {"more.zip": packed}})
+
+    async def pinned() -> Any:
+        found = await cluster.api.get(ObjectRef("v1", "ConfigMap", cluster.namespace, "churn-1-run"))
+        return found and (found["data"]["script.train.py"], len(found["binaryData"]["script.more.zip"]))
+
+    script = {"configMapRef": {"name": "code"}, "path": "train.py", "env": [{"name": "TREES", "value": "3"}]}
+    await cluster.apply(estimator=None, script=script)
+    await cluster.settle()
+    assert (await cluster.condition("Stalled"))["reason"] == "ScriptNotFound"
+    await code("first")
+    cluster.clock.tick(30)
+    await cluster.settle()
+    first = await pinned()
+    assert first == ("first", 533_336)
+    digest = (await cluster.status())["run"]["codeDigest"]
+    await code("second")
+    await cluster.pod_status(phase="Failed", reason="Evicted")
+    await cluster.settle()
+    cluster.clock.tick(15)
+    await cluster.settle()
+    assert await pinned() == first
+    run = (await cluster.status())["run"]
+    assert (run["attempt"], run["codeDigest"]) == (2, digest)
+    for pod in await cluster.pods():
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "script")
+        assert {"key": "script.train.py", "path": "train.py"} in volume["configMap"]["items"]
 
 
 async def test_pods_pass_the_restricted_level(cluster: Cluster) -> None:
@@ -254,6 +115,23 @@ async def test_pods_pass_the_restricted_level(cluster: Cluster) -> None:
     assert (await cluster.status())["run"]["phase"] == "Submitting"
     (pod,) = await cluster.pods()
     assert {"key": "spot", "operator": "Exists"} in pod["spec"]["tolerations"]
+    (sidecar,) = pod["spec"]["initContainers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("logs", "Always")
+    token = "/var/run/secrets/kubernetes.io/serviceaccount"
+    mounted = {each["mountPath"]: each["name"] for each in sidecar["volumeMounts"]}
+    assert mounted[token] == "no-token", "the API server gives a token to each container that has nothing there"
+
+
+async def test_whether_the_logs_are_whole_is_stored(cluster: Cluster) -> None:
+    status = await whole_way(cluster)
+    folder = "s3a://mlflow/1/run1/artifacts/logs"
+    assert status["run"]["logs"] == {"uri": folder}
+    for attempt in (1, 2):
+        cluster.stores.objects[f"{folder}/driver-{attempt}.json"] = b'{"complete": true}'
+    await cluster.settle()
+    status = await cluster.status()
+    assert status["run"]["logs"] == status["history"][0]["logs"] == {"uri": folder, "complete": True}
+    assert (await cluster.condition("Ready"))["status"] == "True"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -10,7 +10,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.schema import Field, PrimitiveType
 
-from lakeloop.adapters.delta_log import LogFiles, S3DeltaLog, chosen_version, log_files, storage_options
+from lakeloop.adapters.delta_loading import storage_options
+from lakeloop.adapters.delta_log import LogFiles, S3DeltaLog, chosen_version, log_files
 from lakeloop.adapters.delta_log_protocol import TableNotFound, VersionNotFound
 from lakeloop.adapters.object_store_protocol import ObjectStore, StorageAccess, StorageUnavailable, StoredObject
 
@@ -25,11 +26,15 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reads: list[str] = []
+        self.lists = 0
 
     def connect(self, access: StorageAccess) -> ObjectStore:
         return self
 
-    async def list(self, prefix_uri: str, *, start_after: str | None = None) -> Sequence[StoredObject]:
+    async def list(
+        self, prefix_uri: str, *, start_after: str | None = None, limit: int | None = None
+    ) -> Sequence[StoredObject]:
+        self.lists += 1
         found = [
             StoredObject(
                 f"s3a://lake/{file.relative_to(self.path).as_posix()}",
@@ -40,7 +45,7 @@ class Folder:
             for file in sorted(self.path.rglob("*"))
             if file.is_file()
         ]
-        return [each for each in found if each.uri.startswith(prefix_uri) and each.uri > (start_after or "")]
+        return [each for each in found if each.uri.startswith(prefix_uri) and each.uri > (start_after or "")][:limit]
 
     async def read(self, uri: str) -> bytes | None:
         self.reads.append(uri)

@@ -1,5 +1,8 @@
 """What an S3 store's answers mean. The calls themselves are tested against a real store, end to end."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
@@ -10,6 +13,7 @@ from lakeloop.adapters.object_store_protocol import (
     CredentialsRefused,
     StorageAccess,
     StorageError,
+    StorageFull,
     StorageUnavailable,
 )
 
@@ -44,6 +48,8 @@ CODES: dict[str, type[StorageError]] = {
     "SignatureDoesNotMatch": CredentialsRefused,
     "AccessDenied": CredentialsRefused,
     "ExpiredToken": CredentialsRefused,
+    "XMinioStorageFull": StorageFull,
+    "XMinioAdminBucketQuotaExceeded": StorageFull,
     "SlowDown": StorageUnavailable,
     "InternalError": StorageUnavailable,
     "XMinioServerNotInitialized": StorageUnavailable,
@@ -124,3 +130,22 @@ def test_clients_are_kept_for_the_same_credentials_only() -> None:
     other = StorageAccess("http://minio:9000", "us-east-1", True, "me", "another")
     assert stores.connect(ACCESS) is stores.connect(ACCESS)
     assert stores.connect(other) is not stores.connect(ACCESS)
+
+
+async def test_a_bounded_list_is_one_request(store: tuple[S3Store, Stubber]) -> None:
+    """More than one would be an error of the stubber's: it has one answer."""
+    entry = {"Key": "a/1", "ETag": '"e"', "Size": 1, "LastModified": datetime(2026, 11, 24, tzinfo=UTC)}
+    expected = {"Bucket": "lake", "Prefix": "a/", "StartAfter": "a/0", "MaxKeys": 2}
+    contents = [entry, {**entry, "Key": "a/2"}]
+    answer = {"Contents": contents, "IsTruncated": True, "NextContinuationToken": "more"}
+    store[1].add_response("list_objects_v2", answer, expected)
+    found = await store[0].list("s3a://lake/a/", start_after="s3a://lake/a/0", limit=2)
+    assert [each.uri for each in found] == ["s3a://lake/a/1", "s3a://lake/a/2"]
+
+
+def test_clients_share_what_they_know_of_s3_and_no_keys() -> None:
+    stores = S3Stores()
+    keys = [f"key{number}" for number in range(20)]
+    clients = [stores.connect(replace(ACCESS, access_key=key)) for key in keys]
+    made = [each._client for each in clients if isinstance(each, S3Store)]
+    assert [each._request_signer._credentials.access_key for each in made] == keys  # type: ignore[attr-defined]

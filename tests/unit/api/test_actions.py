@@ -12,11 +12,12 @@ CASES: dict[str, tuple[Kind, dict[str, str], list[tuple[str, str]]]] = {
     "not yet": (
         "ModelDeployment",
         {f"lakeloop.io/{each}": "5" for each in ACTIONS["ModelDeployment"]},
-        [(each, "ActionNotImplemented") for each in ("abort", "approve", "promote", "rollback")],
+        [("promote", "ActionNotImplemented")],
     ),
     "a slip": ("TrainingJob", {"lakeloop.io/runnow": "1"}, [("runnow", "UnknownAction")]),
     "of the other kind": ("TrainingJob", {"lakeloop.io/retry": "1"}, [("retry", "UnknownAction")]),
     "no form": ("TrainingJob", {"lakeloop.io/suspend": "true"}, [("suspend-refused", "InvalidAction")]),
+    "no version": ("ModelDeployment", {"lakeloop.io/approve": "yes"}, [("approve-refused", "InvalidAction")]),
     "no id": ("TrainingJob", {"lakeloop.io/suspend": "on-"}, [("suspend-refused", "InvalidAction")]),
 }
 
@@ -43,6 +44,10 @@ def test_a_new_id_is_answered_again() -> None:
         ("suspend", "on-1", "on-1"),
         ("suspend", "off-x", "off-x"),
         ("suspend", "true", None),
+        ("approve", "5", "5"),
+        ("approve", "5-again", None),
+        ("approve", "0", None),
+        ("approve", "5\n", None),
     ],
 )
 def test_request_id(action: str, value: str, asked: str | None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import training_job_dict
-from lakeloop.api.v1alpha1.spec_hash import training_spec_hash
+from lakeloop.api.v1alpha1.spec_hash import code_digest, training_parts, training_spec_hash
 
 SPEC = training_job_dict(
     spark={"image": "a", "conf": {"x": "1"}, "driver": {"cores": 1}},
@@ -83,3 +83,20 @@ def test_survives_storage_as_json_in_any_key_order(params: dict[str, Any]) -> No
     spec = changed(estimator={"steps": [{"class": "a.B", "params": params}]})
     stored = json.loads(json.dumps(dict(reversed(spec.items())), sort_keys=True))
     assert training_spec_hash(stored) == training_spec_hash(spec)
+
+
+def test_the_code_digest_is_of_the_code_alone() -> None:
+    digest = code_digest(SPEC)
+    assert digest.startswith("sha256:")
+    assert len(digest) == 71
+    assert code_digest(changed(dataset={"target": "other"}, spark={"image": "b"}, objective={"metric": "f1"})) == digest
+    assert code_digest(changed(estimator={"steps": [{"class": "a.B", "params": {"C": 2}}]})) != digest
+    assert code_digest(changed(estimator=None, script={"path": "a.py"})) != digest
+
+
+def test_training_parts_have_the_hash_of_the_whole() -> None:
+    spec = changed(triggers={}, runPolicy={}, storage={"secretRef": {"name": "x"}})
+    parts = training_parts(spec)
+    assert parts.keys() == {"inputs", "dataset", "estimator", "register", "spark"}
+    assert parts["spark"] == {"image": "a", "conf": {"x": "1"}}
+    assert training_spec_hash(parts) == training_spec_hash(spec)

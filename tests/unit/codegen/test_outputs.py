@@ -125,7 +125,7 @@ def test_reference_has_every_field_with_its_meaning(resource: Resource) -> None:
     [
         "| `testFraction` | number | `0.2` |",
         "| `mode` | `Append` \\| `Overwrite` \\| `Merge` | `Append` |",
-        "How the rows go into the table. **Not yet**: `Merge`. |",
+        "What must be true of the rows. (at most 32 items) |",
         "| `name` | string | **required** |",
         "| `coreRequest` | CPU quantity | `250m` |",
         "| `memoryOverhead` | memory quantity | `400Mi` |",

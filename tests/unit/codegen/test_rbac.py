@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import lakeloop.render
 from lakeloop.adapters.kubernetes import PLURALS
 from lakeloop.codegen import rbac
 from lakeloop.render.training.driver_rbac import driver_rbac
+from lakeloop.render.training.names import RunIdentity
 
 Permission = tuple[str, str, str]
 
@@ -35,11 +37,26 @@ def rendered() -> Iterator[tuple[str, str]]:
                     yield (group if slash else ""), constants["kind"]
 
 
+RUN = RunIdentity("team-a", "churn", "job-uid", 3, "run-uid", 2)
+
+
+def rules(*, executors: bool) -> list[dict[str, Any]]:
+    """Of the role of a driver."""
+    made = driver_rbac(RUN, None, executors=executors)
+    found: list[dict[str, Any]] = next(each["rules"] for each in made if each["kind"] == "Role")
+    return found
+
+
+def test_a_driver_alone_may_write_on_its_own_pod_and_nothing_else() -> None:
+    assert rules(executors=False) == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"], "resourceNames": ["churn-3-2-driver"]}
+    ]
+
+
 def test_drivers_table_is_the_role_that_is_rendered() -> None:
-    role = next(each for each in driver_rbac("team-a", "churn", "uid", None) if each["kind"] == "Role")
     granted = {
         (group, resource, verb)
-        for rule in role["rules"]
+        for rule in rules(executors=True)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]

@@ -125,6 +125,22 @@ def test_workload_identity_takes_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
+    ("batching", "told"),
+    [
+        pytest.param(None, [], id="none"),
+        pytest.param({}, ["64", "5"], id="the defaults"),
+        pytest.param({"maxSize": 8}, ["8", "5"], id="a size"),
+        pytest.param({"maxSize": 100_000, "maxDelayMilliseconds": 0.25}, ["100000", "0.25"], id="a part of one ms"),
+        pytest.param({"maxDelayMilliseconds": 0}, ["64", "0"], id="no wait"),
+    ],
+)
+def test_servers_are_told_how_to_batch(batching: dict[str, Any] | None, told: list[str]) -> None:
+    pod = template(**({} if batching is None else {"server": {"batching": batching}}))
+    env = {each["name"]: each.get("value") for each in server(pod)["env"]}
+    assert [value for name, value in env.items() if name.startswith("LAKELOOP_BATCH_")] == told
+
+
+@pytest.mark.parametrize(
     ("limits", "workers"),
     [
         ({}, 1),

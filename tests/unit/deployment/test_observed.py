@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lakeloop.domain.deployment.drift import covers
+from lakeloop.domain.covers import covers
 from lakeloop.domain.deployment.observed import Death, pod_of, servers_of
 
 

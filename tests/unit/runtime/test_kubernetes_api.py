@@ -176,6 +176,22 @@ async def test_tries_again(server: Server, api: KubernetesApi, answers: list[Any
     assert len(server.asked) == asked
 
 
+@pytest.mark.parametrize("call", ["create", "apply"])
+async def test_a_conflict_that_no_read_would_change_is_tried_again(
+    server: Server, api: KubernetesApi, call: str
+) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a"}}
+    server.will(failure(409, "Conflict"), pod)
+    assert await getattr(api, call)(pod) == pod
+
+
+async def test_a_conflict_with_what_was_read_is_told(server: Server, api: KubernetesApi) -> None:
+    server.will(failure(409, "Conflict"))
+    with pytest.raises(KubernetesError) as found:
+        await api.set_finalizers(POD, ["x"], resource_version="7")
+    assert (found.value.status, len(server.asked)) == (409, 1)
+
+
 async def test_retry_after_is_honoured(server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 

@@ -115,12 +115,14 @@ async def test_holder_that_renews_keeps_it() -> None:
     holding = asyncio.create_task(first.hold())
     second = elector(leases, "b", clock)
     waiting = asyncio.create_task(second.acquire())
-    for _ in range(30):
-        clock.now += 0.1
-        await asyncio.sleep(0.005)
-    clock.now += 14
-    await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        for _ in range(200):  # longer than the lease lasts, in steps that leave time to renew
+            version = leases.version
+            clock.now += 0.1
+            while leases.version == version:
+                await asyncio.sleep(0.001)
     assert not waiting.done()
+    assert leases.holder == "a"
     for task in (holding, waiting):
         task.cancel()
 

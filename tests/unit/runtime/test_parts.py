@@ -13,6 +13,7 @@ from aiohttp import web
 from lakeloop.adapters import logs
 from lakeloop.adapters.servers import HttpModelServers
 from lakeloop.adapters.tracking_protocol import BasicAuth, Webhook
+from lakeloop.domain.deployment.signature import Column, Signature, parse_signature
 from lakeloop.domain.plan import ObjectRef
 from lakeloop.handlers.sink import owner_of
 from lakeloop.reconcile import registry
@@ -205,6 +206,22 @@ async def test_server_report(aiohttp_server: Any, body: Any, told: tuple[Any, ..
     servers = HttpModelServers(port=running.port)
     report = await servers.report("127.0.0.1", "my model")
     assert (report and (report.digest, tuple(report.warnings))) == told
+    await servers.close()
+
+
+async def test_server_tells_of_its_signature(aiohttp_server: Any) -> None:
+    signature = {"inputs": [{"type": "long", "name": "tenure", "required": True}], "outputs": None, "params": None}
+
+    async def metadata(_: web.Request) -> web.Response:
+        return web.json_response({"parameters": {"digest": DIGEST, "signature": signature}})
+
+    app = web.Application()
+    app.router.add_get("/v2/models/{name}", metadata)
+    running = await aiohttp_server(app)
+    servers = HttpModelServers(port=running.port)
+    report = await servers.report("127.0.0.1", "churn")
+    assert report is not None
+    assert parse_signature(report.signature) == Signature(inputs=(Column("tenure", "long"),))
     await servers.close()
 
 

@@ -97,6 +97,26 @@ async def test_outcomes(
     assert recorder.passes == outcomes
 
 
+async def test_conflicts_in_a_row_never_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    queue: WorkQueue[Key] = WorkQueue()
+    add = queue.add
+
+    def told(key: Key, delay: float = 0.0) -> None:
+        waits.append(delay)
+        add(key)
+
+    monkeypatch.setattr(queue, "add", told)
+    reconciler = Scripted(*[fails(KubernetesError(409, "Conflict", "changed"))] * 20)
+    task = asyncio.create_task(Runtime(queue, {KEY.kind: reconciler}, Recorder()).run())
+    add(KEY)
+    async with asyncio.timeout(5):
+        while reconciler.steps:
+            await asyncio.sleep(0)
+    task.cancel()
+    assert max(waits) == 5.0
+
+
 async def test_pass_that_hangs_is_broken_off_and_tried_again() -> None:
     async def hang() -> float | None:
         await asyncio.Event().wait()

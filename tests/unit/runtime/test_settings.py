@@ -23,7 +23,8 @@ def test_defaults() -> None:
     assert settings.storage_path_style is True
     assert settings.image_pull_policy == "IfNotPresent"
     assert settings.server_service_type == "ClusterIP"
-    assert (settings.registry_resync_seconds, settings.http_port, settings.workers) == (60, 8080, 4)
+    assert (settings.registry_resync_seconds, settings.http_port, settings.workers) == (60, 8080, 16)
+    assert settings.delta_poll_seconds == 4
     assert settings.leader_election is True
     assert settings.webhook_url is None
 
@@ -62,6 +63,7 @@ def test_values() -> None:
         pytest.param("LAKELOOP_STORAGE_WAREHOUSE", "/lake", "write s3a://<bucket>/<path>", id="warehouse"),
         pytest.param("LAKELOOP_STORAGE_PATH_STYLE", "yes", "one of true, false", id="boolean"),
         pytest.param("LAKELOOP_REGISTRY_RESYNC_SECONDS", "0", "from 1 to 86400", id="too-small"),
+        pytest.param("LAKELOOP_DELTA_POLL_SECONDS", "0.2", "from 1 to 3600", id="too-often"),
         pytest.param("LAKELOOP_HTTP_PORT", "80.5", "a whole number from 0 to 65535", id="not-whole"),
         pytest.param("LAKELOOP_HTTP_PORT", "99999", "a whole number from 0 to 65535", id="too-large"),
         pytest.param("LAKELOOP_IMAGE_PULL_POLICY", "Sometimes", "one of Always, IfNotPresent, Never", id="pull"),

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakeloop.adapters.delta_log_protocol import TableNotFound, TableVersion, VersionNotFound
+from lakeloop.adapters.delta_log_protocol import (
+    Commit,
+    CommitPage,
+    Removed,
+    TableNotFound,
+    TableVersion,
+    VersionNotFound,
+)
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
 from lakeloop.adapters.object_store_protocol import (
     BucketNotFound,
@@ -21,6 +28,7 @@ from lakeloop.adapters.object_store_protocol import (
     StoredObject,
 )
 from lakeloop.adapters.tracking_protocol import (
+    PARENT_TAG,
     BasicAuth,
     ModelVersion,
     RunEnd,
@@ -79,6 +87,8 @@ class FakeKubernetes:
         self.events: list[tuple[str, Event]] = []
         self.refuse: Callable[[Manifest, bool], KubernetesError | None] = lambda manifest, dry_run: None
         """What a policy, a quota or the validation says to a manifest."""
+        self.unlisted: set[str] = set()
+        """Names that lists, which are of a while ago, do not have yet."""
         self._clock = clock
         self._writes = writes
         self._versions = itertools.count(1)
@@ -99,6 +109,7 @@ class FakeKubernetes:
             if (version, its_kind) == (api_version, kind)
             and namespace in (None, ns)
             and labels.items() <= (obj["metadata"].get("labels") or {}).items()
+            and obj["metadata"]["name"] not in self.unlisted
         ]
 
     async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
@@ -140,6 +151,8 @@ class FakeKubernetes:
             return
         if ref.uid is not None and found["metadata"]["uid"] != ref.uid:
             raise KubernetesError(409, "Conflict", "the precondition on the uid does not hold")
+        if ref.resource_version is not None and found["metadata"]["resourceVersion"] != ref.resource_version:
+            return
         self.remove(_key(ref))
         self._writes.wrote(f"delete {ref.kind} {ref.name}")
 
@@ -152,13 +165,16 @@ class FakeKubernetes:
             self._writes.wrote(f"status {ref.kind} {ref.name}")
         return copy.deepcopy(self.objects[_key(ref)])
 
-    async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
+    async def set_finalizers(
+        self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str
+    ) -> Mapping[str, Any]:
         found = self._versioned(ref, resource_version)
         found["metadata"]["finalizers"] = list(finalizers)
         self._store(_key(ref), found)
         if not finalizers and found["metadata"].get("deletionTimestamp"):
             self._collect(_key(ref))
         self._writes.wrote(f"finalizers {ref.kind} {ref.name}")
+        return copy.deepcopy(found)
 
     async def emit(self, regarding: ObjectRef, event: Event) -> None:
         self.events.append((regarding.name, event))
@@ -297,10 +313,22 @@ class FakeTracking:
         self._writes.wrote(f"run {name}")
         return self.runs[run_id]
 
+    async def set_run_tag(self, run_id: str, key: str, value: str) -> None:
+        self._reach()
+        run = self.runs[run_id]
+        if run.tags.get(key) != value:
+            self.runs[run_id] = replace(run, tags={**run.tags, key: value})
+            self._writes.wrote(f"tag {run_id} {key}")
+
     async def end_run(self, run_id: str, status: RunEnd, ended_ms: int) -> None:
         self._reach()
         self.runs[run_id] = replace(self.runs[run_id], status=status)
         self._writes.wrote(f"end {run_id} {status}")
+
+    async def open_children(self, experiment_id: str, run_id: str) -> Sequence[str]:
+        self._reach()
+        runs = self.runs.values()
+        return [each.run_id for each in runs if each.tags.get(PARENT_TAG) == run_id and each.status == "RUNNING"]
 
     async def ensure_registered_model(self, name: str) -> None:
         self._reach()
@@ -404,15 +432,16 @@ class FakeStores:
         self.down = False
         self._clock = clock
         self._writes = writes
-        self._access: StorageAccess | None = None
+        self.access: StorageAccess | None = None
+        """As whom it was asked last."""
 
     def connect(self, access: StorageAccess) -> ObjectStore:
-        self._access = access
+        self.access = access
         return self
 
     def reach(self, uri: str, access: StorageAccess | None = None) -> None:
         """Raises what a store would answer to this caller."""
-        access = access or self._access
+        self.access = access = access or self.access
         if self.down:
             raise StorageUnavailable("the store does not answer")
         if access is None or access.secret_key != self.secret_key:
@@ -420,13 +449,15 @@ class FakeStores:
         if uri.split("/")[2] not in self.buckets:
             raise BucketNotFound(f"there is no bucket {uri.split('/')[2]!r}")
 
-    async def list(self, prefix_uri: str, *, start_after: str | None = None) -> Sequence[StoredObject]:
+    async def list(
+        self, prefix_uri: str, *, start_after: str | None = None, limit: int | None = None
+    ) -> Sequence[StoredObject]:
         self.reach(prefix_uri)
         return [
             StoredObject(uri, str(hash(content)), len(content), self._clock.now())
             for uri, content in sorted(self.objects.items())
             if uri.startswith(prefix_uri) and uri > (start_after or "")
-        ]
+        ][:limit]
 
     async def read(self, uri: str) -> bytes | None:
         self.reach(uri)
@@ -443,22 +474,33 @@ class FakeStores:
 
 @dataclass
 class FakeTable:
-    """The times of a table's versions, and the application ids of its commits."""
+    """The times of a table's versions, the application ids of its commits, and what these did."""
 
     times: list[datetime] = field(default_factory=list)
     app_ids: dict[str, int] = field(default_factory=dict)
+    rows: list[int | None] = field(default_factory=list)
+    """None: maintenance, or an ingestion."""
+    first: int = 0
+    """The oldest commit that the log still holds."""
 
 
 class FakeTables:
     """Implements DeltaLog."""
 
+    page = 3
+    """Commits read at one look."""
+
     def __init__(self, stores: FakeStores) -> None:
         self.tables: dict[str, FakeTable] = {}
+        self.looks = 0
+        self.read: list[int] = []
+        self.removed: dict[tuple[str, int], Removed] = {}
         self._stores = stores
 
-    def commit(self, uri: str, moment: datetime, app_id: str | None = None) -> int:
+    def commit(self, uri: str, moment: datetime, app_id: str | None = None, rows: int | None = 1) -> int:
         table = self.tables.setdefault(uri, FakeTable())
         table.times.append(moment)
+        table.rows.append(None if app_id else rows)
         if app_id:
             table.app_ids[app_id] = len(table.times) - 1
         return len(table.times) - 1
@@ -477,6 +519,10 @@ class FakeTables:
             raise VersionNotFound(f"{uri} has versions 0 to {len(times) - 1}")
         return TableVersion(found, times[found])
 
+    async def removed_since(self, access: StorageAccess, uri: str, version: int) -> Removed | None:
+        self._stores.reach(uri, access)
+        return self.removed.get((uri, version))
+
     async def committed_by(self, access: StorageAccess, uri: str, app_id: str, *, after: int | None) -> int | None:
         self._stores.reach(uri, access)
         return self.tables.get(uri, FakeTable()).app_ids.get(app_id)
@@ -484,3 +530,22 @@ class FakeTables:
     async def known_app_ids(self, access: StorageAccess, uri: str, app_ids: Collection[str]) -> frozenset[str]:
         self._stores.reach(uri, access)
         return frozenset(app_ids) & self.tables.get(uri, FakeTable()).app_ids.keys()
+
+    async def commits(self, access: StorageAccess, uri: str, *, after: int) -> CommitPage:
+        self.looks += 1
+        newest = (await self.resolve(access, uri)).version
+        if newest < after:
+            return CommitPage(recreated=True)
+        table = self.tables[uri]
+        versions = [each for each in range(after + 1, newest + 1) if each >= table.first]
+        self.read += versions[: self.page]
+        found = tuple(
+            Commit(each, table.times[each], table.rows[each] is not None, table.rows[each] or 0)
+            for each in versions[: self.page]
+        )
+        missing = found[-1].version - after - len(found) if found else 0
+        return CommitPage(found, missing, more=len(versions) > self.page)
+
+    async def changed(self, access: StorageAccess, uri: str, *, after: int) -> bool:
+        self.looks += 1
+        return (await self.resolve(access, uri)).version != after

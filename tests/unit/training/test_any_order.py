@@ -16,6 +16,11 @@ from lakeloop.adapters.kubernetes_protocol import KubernetesError
 FINAL = ("Succeeded", "Failed", "Stopped")
 
 
+def without_log_verdict(run: dict[str, Any]) -> dict[str, Any]:
+    """A run, but for what is said of its logs after its end."""
+    return {**run, "logs": {"uri": run.get("logs", {}).get("uri")}}
+
+
 class AnyOrder(RuleBasedStateMachine):
     """One job, its user, its driver and a mortal operator."""
 
@@ -27,6 +32,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.ids = 0
         self.pinned: dict[str, Any] = {}
         self.over: dict[str, dict[str, Any]] = {}
+        self.verdicts: dict[str, bool] = {}
 
     def teardown(self) -> None:
         self.heal()
@@ -162,7 +168,10 @@ class AnyOrder(RuleBasedStateMachine):
         run = self.world.status.get("run") or {}
         for each in (run, *self.world.status.get("history", ())):
             if each.get("phase") in FINAL:
-                assert self.over.setdefault(each["uid"], each) == each
+                assert without_log_verdict(self.over.setdefault(each["uid"], each)) == without_log_verdict(each)
+                verdict = each.get("logs", {}).get("complete")
+                if verdict is not None:  # it comes after the end, once
+                    assert self.verdicts.setdefault(each["uid"], verdict) == verdict
 
     @invariant()
     def numbers_count_up(self) -> None:
@@ -190,7 +199,7 @@ async def test_a_crash_after_any_write_ends_in_the_same_state(crash_after: int) 
         await world.settle()
         world.pod_status(phase="Failed", reason="Evicted")
         await world.settle()
-        world.clock.tick(10)
+        world.clock.tick(12)
         await world.settle()
         world.ends(world.result())
         await world.settle()

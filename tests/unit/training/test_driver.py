@@ -72,7 +72,11 @@ JSON = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("inputs", "metrics", "objective", "model", "failure"), JSON)))
+@given(
+    st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("inputs", "metrics", "objective", "model", "search", "failure"), JSON)
+    )
+)
 def test_whatever_it_says_is_read(parts: dict[str, Any]) -> None:
     for base in (GOOD, FAILED):
         assert read_result({**base, **parts}, "u", 1) is not None
@@ -93,6 +97,50 @@ async def test_a_model_that_is_none_ends_the_run(name: str) -> None:
     world.ends(world.result(model=MODELS[name]))
     await world.settle()
     assert world.run["failure"]["reason"] == "ResultIncomplete"
+
+
+SEARCH = {"trials": 20, "finished": 12, "pruned": 7, "failed": 1}
+
+
+async def test_a_search_is_shown() -> None:
+    world = World()
+    await world.until_running(search={"parameters": [{"name": "0.C", "min": 1, "max": 2}]})
+    world.runs(stage="Training", percent=40, remainingSeconds=90.0, trialsFinished=8, trialsTotal=20)
+    await world.settle()
+    assert world.run["progress"] == {
+        "stage": "Training", "percent": 40, "remainingSeconds": 90.0, "trialsFinished": 8, "trialsTotal": 20,
+    }  # fmt: skip
+    best = {"trial": 9, "value": 0.995, "params": {"0.C": "1.25"}}
+    world.ends(world.result(search={**SEARCH, "best": best}))
+    await world.settle()
+    assert world.run["search"] == {
+        "trials": 20, "trialsFinished": 12, "trialsPruned": 7, "trialsFailed": 1,
+        "bestTrial": 9, "bestValue": 0.995, "bestParams": {"0.C": "1.25"},
+    }  # fmt: skip
+
+
+BAD_SEARCHES: dict[str, tuple[Any, Any]] = {
+    "text": ("many", None),
+    "counts that are none": ({"trials": -1, "finished": True, "pruned": 2**60, "failed": "1"}, None),
+    "a best that is none": ({**SEARCH, "best": [1]}, (None, None, None)),
+    "numbers that are none": (
+        {**SEARCH, "best": {"trial": 0, "value": float("nan"), "params": {"0.C": 1}}},
+        (None, None, None),
+    ),
+    "more than status should hold": (
+        {**SEARCH, "best": {"trial": 1, "value": 1, "params": {"k" * 9999: "v", **{f"{i}.a": "v" * 9999 for i in range(99)}}}},
+        (1, 1.0, {f"{i}.a": "v" * 100 for i in range(15)}),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_SEARCHES)
+def test_a_search_that_is_none(name: str) -> None:
+    written, expected = BAD_SEARCHES[name]
+    found = read_result({**GOOD, "search": written}, "u", 1)
+    assert found is not None
+    search = found.search
+    assert (search and (search.best_trial, search.best_value, search.best_params)) == expected
 
 
 async def test_a_digest_that_is_none() -> None:

@@ -140,6 +140,17 @@ def evicted(world: World) -> None:
     world.pod_status(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
 
 
+async def test_an_eviction_for_the_pods_own_limit_says_what_to_raise() -> None:
+    world = World()
+    await world.until_running()
+    told = "Pod ephemeral local storage usage exceeds the total limit of containers 100Mi. "
+    world.pod_status(phase="Failed", reason="Evicted", message=told)
+    await world.settle()
+    failure = world.run["failure"]
+    assert (failure["reason"], failure["field"]) == ("DriverEvicted", "spec.spark.driver.template")
+    assert failure["message"].endswith("of containers 100Mi. Raise that limit, or write less")
+
+
 def preempted(world: World) -> None:
     disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
     world.pod_status(phase="Failed", conditions=[disrupted])
@@ -155,6 +166,12 @@ def killed(world: World) -> None:
 
 def node_lost(world: World) -> None:
     world.pod_status(phase="Failed", reason="NodeLost", message="Node n1 is gone")
+
+
+def node_taken_away(world: World) -> None:
+    message = "PodGC: node no longer exists"
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message}
+    world.pod_status(phase="Failed", conditions=[disrupted])
 
 
 def deleted_by_hand(world: World) -> None:
@@ -188,6 +205,7 @@ DEATHS: dict[str, tuple[Callable[[World], None], str]] = {
     "out of memory": (out_of_memory, "DriverOOMKilled"),
     "killed": (killed, "DriverDied"),
     "node lost": (node_lost, "DriverLost"),
+    "node taken away": (node_taken_away, "DriverLost"),
     "deleted by hand": (deleted_by_hand, "DriverLost"),
     "terminal without container statuses": (no_container_statuses, "DriverDied"),
     "the result of another run": (somebody_elses_result, "DriverDied"),
@@ -211,7 +229,7 @@ async def test_death_is_retried_with_the_same_inputs(name: str) -> None:
     assert "driverPod" not in world.run
     assert "progress" not in world.run
     assert (await world.step() or 0) > 0, "the wait before the next attempt"
-    world.clock.tick(10)
+    world.clock.tick(12)
     await world.settle()
     assert world.run["driverPod"] == "churn-1-2-driver"
     assert world.run["inputs"] == pinned
@@ -240,7 +258,7 @@ async def test_a_driver_on_a_node_that_does_not_answer_is_not_waited_for_for_eve
     world.clock.tick(1)
     await world.settle()
     assert (world.run["phase"], world.run["failure"]["reason"]) == ("Pending", "DriverLost")
-    world.clock.tick(10)
+    world.clock.tick(12)
     await world.settle()
     assert world.run["driverPod"] == "churn-1-2-driver"
     assert world.run["inputs"] == pinned
@@ -278,7 +296,7 @@ async def test_infrastructure_retries_back_off_and_end() -> None:
         if world.run["phase"] == "Pending":
             world.clock.tick(waits[-1] or 0)
             await world.settle()
-    assert waits[:-1] == [10, 20, 40, 80, 160]
+    assert all(0.8 * want <= got <= 1.2 * want for want, got in zip([10, 20, 40, 80, 160], waits[:-1], strict=True))
     assert world.run["attempt"] == 6
     assert world.run["retries"]["infrastructure"] == 5
     assert len(world.drivers) == 6
@@ -407,25 +425,28 @@ async def test_wrong_spec_fails_at_once(name: str) -> None:
     assert world.drivers == []
 
 
-STUCK: dict[str, tuple[dict[str, Any], str]] = {
+STUCK: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "unschedulable": (
         {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient memory"}]},
         "DriverUnschedulable",
+        "spec.spark.driver",
     ),
     "image": (
         {"containerStatuses": [{"name": "driver", "image": "x", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
         "ImagePullFailed",
+        "spec.spark.image",
     ),
     "configuration": (
         {"containerStatuses": [{"name": "driver", "state": {"waiting": {"reason": "CreateContainerConfigError"}}}]},
         "DriverConfigError",
+        None,
     ),
 }
 
 
 @pytest.mark.parametrize("name", STUCK)
 async def test_driver_that_does_not_start(name: str) -> None:
-    status, reason = STUCK[name]
+    status, reason, field = STUCK[name]
     world = World()
     world.apply()
     await world.settle()
@@ -437,6 +458,7 @@ async def test_driver_that_does_not_start(name: str) -> None:
     await world.settle()
     assert world.run["phase"] == "Failed"
     assert (world.run["failure"]["class"], world.run["failure"]["reason"]) == ("Submission", reason)
+    assert world.run["failure"].get("field") == field
     assert world.live_drivers == []
 
 
@@ -619,3 +641,46 @@ async def test_our_own_that_lost_its_owner_is_taken_over() -> None:
     found = await world.kubernetes.get(ref)
     assert found is not None
     assert found["metadata"]["ownerReferences"]
+
+
+async def test_a_driver_is_not_gone_because_a_list_is_old() -> None:
+    world = World()
+    await world.until_running()
+    world.kubernetes.unlisted.add("churn-1-1-driver")
+    await world.settle()
+    assert (world.run["phase"], world.run["attempt"]) == ("Running", 1)
+    world.ends(world.result())
+    await world.settle()
+    assert world.run["phase"] == "Succeeded"
+    assert len(world.drivers) == 1
+
+
+@pytest.mark.parametrize("pod_is_there", [True, False], ids=["pod", "record alone"])
+async def test_a_run_that_was_over_in_time_is_not_failed_by_an_operator_that_was_away(pod_is_there: bool) -> None:
+    world = World()
+    await world.until_running()
+    world.records(world.result())
+    world.ends(world.result())
+    if not pod_is_there:
+        world.kubernetes.remove(("v1", "Pod", "team-a", "churn-1-1-driver"))
+    world.restart()
+    world.clock.tick(3 * 86400)
+    await world.settle()
+    assert (world.run["phase"], world.run["attempt"]) == ("Succeeded", 1)
+    assert world.tracking.aliases == {("churn", "champion"): 1}
+
+
+async def test_trials_that_a_dead_driver_left_open_are_ended_with_their_run() -> None:
+    world = World()
+    await world.until_running(
+        search={"parameters": [{"name": "0.C", "values": [1, 2]}]}, runPolicy={"retries": {"infrastructure": 0}}
+    )
+    parent, experiment = world.run["mlflow"]["runId"], world.run["mlflow"]["experimentId"]
+    nested = {"mlflow.parentRunId": parent}
+    trial = await world.tracking.create_run(experiment, "churn-1-trial-0", 0, nested)
+    done = await world.tracking.create_run(experiment, "churn-1-trial-1", 0, nested)
+    await world.tracking.end_run(done.run_id, "FINISHED", 1)
+    world.ends(None, code=137, reason="OOMKilled")
+    await world.settle()
+    found = {run_id: run.status for run_id, run in world.tracking.runs.items()}
+    assert found == {parent: "FAILED", trial.run_id: "KILLED", done.run_id: "FINISHED"}

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from unit.training.world import TABLE, World
 
+from lakeloop.api.v1alpha1.spec_hash import code_digest, training_parts
+
 RUN_NOW, STOP, SUSPEND = "lakeloop.io/run-now", "lakeloop.io/stop", "lakeloop.io/suspend"
 FROM = "s3a://raw/customers/*.json"
 INGEST = {"inputs": [{"name": "customers", "uri": TABLE, "ingest": {"from": FROM, "format": "json"}}]}
@@ -84,7 +86,7 @@ async def test_the_run_goes_by_the_spec_that_it_was_launched_with() -> None:
     world.apply(register={"model": "other"}, inputs=[{"name": "customers", "uri": "s3a://lake/other"}])
     world.pod_status(phase="Failed", reason="Evicted")
     await world.settle()
-    world.clock.tick(10)
+    world.clock.tick(12)
     await world.settle()
     assert world.run["driverPod"] == "churn-1-2-driver"
     world.ends(world.result())
@@ -100,7 +102,7 @@ async def test_the_next_attempt_has_the_memory_that_the_last_one_lacked() -> Non
     world.apply(spark=more, storage={"secretRef": {"name": "fixed"}}, dataset={"target": "other"})
     world.ends(None, code=137, reason="OOMKilled")
     await world.settle()
-    world.clock.tick(10)
+    world.clock.tick(12)
     await world.settle()
     (container,) = world.object("Pod", "churn-1-2-driver")["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == "4096Mi"
@@ -359,7 +361,7 @@ async def test_a_retry_finds_the_commit_that_nobody_heard_of() -> None:
     world.tables.commit(TABLE, world.clock.now(), world.run["uid"])
     world.pod_status(phase="Failed", reason="Evicted")
     await world.settle()
-    world.clock.tick(10)
+    world.clock.tick(12)
     await world.settle()
     assert world.run["driverPod"] == "churn-1-2-driver"
     assert world.run["inputs"][0]["version"] == 1
@@ -508,3 +510,45 @@ async def test_an_id_of_any_length_starts_one_run() -> None:
     await world.settle()
     assert world.run["number"] == 2
     assert len(str(world.status)) < 10_000
+
+
+DIGEST = "sha256:" + 64 * "a"
+LAUNCHED = "lakeloop/trainer:test"
+
+
+@pytest.mark.parametrize(
+    ("image_id", "image", "digest"),
+    [
+        pytest.param(f"docker.io/lakeloop/trainer@{DIGEST}", f"{LAUNCHED}@{DIGEST}", DIGEST, id="pulled"),
+        pytest.param(f"docker-pullable://lakeloop/trainer@{DIGEST}", f"{LAUNCHED}@{DIGEST}", DIGEST, id="by Docker"),
+        pytest.param(DIGEST, LAUNCHED, DIGEST, id="loaded into the node"),
+        pytest.param(f"docker.io/library/import-2026-11-25@{DIGEST}", LAUNCHED, DIGEST, id="loaded by kind"),
+        pytest.param("", LAUNCHED, None, id="not said"),
+        pytest.param("sha256:short", LAUNCHED, None, id="no digest"),
+    ],
+)
+async def test_a_version_leads_back_to_code_image_and_seed(image_id: str, image: str, digest: str | None) -> None:
+    world = World()
+    await world.until_running(dataset={"target": "churned", "split": {"seed": 7}})
+    world.ends(world.result())
+    statuses = [{**world.object("Pod", "churn-1-1-driver")["status"]["containerStatuses"][0], "imageID": image_id}]
+    world.pod_status(phase="Succeeded", containerStatuses=statuses)
+    await world.settle()
+    tags = world.tracking.versions["churn", 1].tags
+    assert tags["lakeloop.io/image"] == image
+    assert tags.get("lakeloop.io/image-id") == digest
+    assert tags["lakeloop.io/seed"] == "7"
+    assert tags["lakeloop.io/trigger"] == "SpecChange"
+    assert tags["lakeloop.io/spec-hash"] == world.run["trainingSpecHash"]
+    assert tags["lakeloop.io/code-digest"] == code_digest(world.job["spec"])
+    (run,) = world.tracking.runs.values()
+    assert run.tags["lakeloop.io/code-digest"] == tags["lakeloop.io/code-digest"]
+    assert run.tags["lakeloop.io/image"] == LAUNCHED
+
+
+async def test_the_run_spec_holds_what_the_user_wrote() -> None:
+    world = World()
+    await world.until_running(dataset={"target": "churned"}, runPolicy={"historyLimit": 3})
+    written = json.loads(world.object("ConfigMap", "churn-1-run")["data"]["run.json"])["written"]
+    assert written == training_parts(world.job["spec"])
+    assert "runPolicy" not in written

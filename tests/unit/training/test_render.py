@@ -20,9 +20,10 @@ from lakeloop.render.errors import InvalidConf, InvalidParameter, Unrenderable
 from lakeloop.render.training.driver import driver_pod
 from lakeloop.render.training.driver_rbac import driver_rbac
 from lakeloop.render.training.executor import executor_sample
+from lakeloop.render.training.logs import LogTarget
 from lakeloop.render.training.names import RunIdentity
 from lakeloop.render.training.run_config import parameters, run_config
-from lakeloop.render.training.spark_conf import checked_conf, mebibytes, properties, spark_conf
+from lakeloop.render.training.spark_conf import checked_conf, has_executors, mebibytes, properties, spark_conf
 from lakeloop.render.training.storage import input_uri, storage_target
 
 RUN = RunIdentity("team-a", "churn", "7d1c6f0e", 7, "run-uid", 2)
@@ -81,7 +82,12 @@ FULL: dict[str, Any] = {
         "pathStyle": False,
     },
 }
-IDENTITY = {"storage": {"serviceAccountName": "trainer"}, "spark": {"executor": {"instances": 0}}}
+IDENTITY = {
+    "storage": {"serviceAccountName": "trainer"},
+    "spark": {"executor": {"instances": 0}},
+    "runPolicy": {"logs": {"tailBytes": 0}},
+}
+LOGS = LogTarget("s3a://mlflow/1/mlflow-run/artifacts/logs", 10 << 20)
 CASES: dict[str, dict[str, Any]] = {"minimal": {}, "full": FULL, "workload-identity": IDENTITY}
 
 
@@ -107,11 +113,12 @@ def pinned(spec: EffectiveTrainingSpec) -> list[RunInput]:
 
 def manifests(case: str) -> list[dict[str, Any]]:
     spec = effective(case)
+    logs = LOGS if spec.run_policy.logs.tail_bytes else None
     target = storage_target(spec.storage, PLATFORM)
     return [
-        *driver_rbac(RUN.namespace, RUN.job, RUN.job_uid, target.service_account),
-        run_config(RUN, "SpecChange", written(case), spec, pinned(spec), target, PLATFORM, "mlflow-run"),
-        driver_pod(RUN, spec, target, PLATFORM, "mlflow-run"),
+        *driver_rbac(RUN, target.service_account, executors=has_executors(spec.spark)),
+        run_config(RUN, "SpecChange", written(case), spec, pinned(spec), target, PLATFORM, "mlflow-run", logs=logs),
+        driver_pod(RUN, spec, target, PLATFORM, "mlflow-run", logs),
     ]
 
 
@@ -137,14 +144,14 @@ def test_pods_are_restricted(case: str) -> None:
     spec = effective(case)
     for pod in (
         manifests(case)[-1],
-        executor_sample(RUN, spec.spark, storage_target(spec.storage, PLATFORM), PLATFORM),
+        executor_sample(RUN, spec.spark, storage_target(spec.storage, PLATFORM), PLATFORM, LOGS),
     ):
         context = pod["spec"]["securityContext"]
         assert (context["runAsNonRoot"], context["runAsUser"], context["fsGroup"]) == (True, 10001, 10001)
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["spec"]["enableServiceLinks"] is False
         assert pod["spec"]["restartPolicy"] == "Never"
-        for container in pod["spec"]["containers"]:
+        for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -160,7 +167,12 @@ def test_executors_get_no_token() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_value_of_a_secret_is_written_anywhere(case: str) -> None:
-    for variable in manifests(case)[-1]["spec"]["containers"][0]["env"]:
+    pod = manifests(case)[-1]["spec"]
+    template = json.loads(manifests(case)[-2]["data"]["executor.yaml"])["spec"]
+    containers = [
+        each for spec in (pod, template) for kind in ("containers", "initContainers") for each in spec.get(kind, [])
+    ]
+    for variable in [variable for container in containers for variable in container["env"]]:
         if any(word in variable["name"] for word in ("KEY", "TOKEN", "PASSWORD", "USERNAME")):
             assert "secretKeyRef" in variable["valueFrom"]
     settings = manifests(case)[-2]["data"]["spark.properties"]
@@ -305,3 +317,151 @@ def test_pods_are_given_the_stores_ca() -> None:
         (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
         assert volume["configMap"]["name"] == config["metadata"]["name"]
         assert "/only/in" not in json.dumps(pod)
+
+
+# -- logs
+
+
+def minimal(**parts: Any) -> EffectiveTrainingSpec:
+    return effective_training_spec(TrainingJobSpec.parse(training_job_dict(**parts)["spec"]))
+
+
+def with_logs(**parts: Any) -> list[dict[str, Any]]:
+    """Driver and executor."""
+    spec = minimal(**parts)
+    target = storage_target(spec.storage, PLATFORM)
+    return [
+        driver_pod(RUN, spec, target, PLATFORM, "m", LOGS),
+        executor_sample(RUN, spec.spark, target, PLATFORM, LOGS),
+    ]
+
+
+def env_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["driver", "executor"])
+def test_a_native_sidecar_shares_a_folder_with_the_main_container(index: int) -> None:
+    pod = with_logs()[index]["spec"]
+    (sidecar,), (main,) = pod["initContainers"], pod["containers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("logs", "Always")
+    assert sidecar["image"] == main["image"]
+    assert sidecar["resources"]["limits"] == {"memory": "128Mi"}
+    for container in (sidecar, main):
+        assert {"name": "logs", "mountPath": "/logs"} in container["volumeMounts"]
+        assert env_of(container)["LAKELOOP_LOG_FOLDER"] == "/logs"
+        assert env_of(container)["LAKELOOP_LOG_TAIL_BYTES"] == "10485760"
+    assert {"name": "logs", "emptyDir": {}} in pod["volumes"]
+    assert env_of(sidecar)["LAKELOOP_LOG_URI"] == LOGS.uri
+    assert env_of(sidecar)["AWS_ACCESS_KEY_ID"] == {
+        "secretKeyRef": {"name": "lakeloop-storage", "key": "AWS_ACCESS_KEY_ID"}
+    }
+    assert env_of(sidecar)["AWS_ENDPOINT_URL_S3"] == PLATFORM.storage_endpoint
+    # nothing of it but the store's
+    assert not any(name.startswith("MLFLOW_TRACKING") for name in env_of(sidecar))
+
+
+def test_the_names_of_the_logs() -> None:
+    driver, executor = (pod["spec"]["initContainers"][0] for pod in with_logs())
+    assert env_of(driver)["LAKELOOP_LOG_NAME"] == "driver-2"
+    assert env_of(executor)["LAKELOOP_EXECUTOR_ID"] == {"fieldRef": {"fieldPath": "metadata.labels['spark-exec-id']"}}
+    names = [each["name"] for each in executor["env"]]
+    # Kubernetes replaces what was defined before
+    assert names.index("LAKELOOP_EXECUTOR_ID") < names.index("LAKELOOP_LOG_NAME")
+    assert env_of(executor)["LAKELOOP_LOG_NAME"] == "executor-2-$(LAKELOOP_EXECUTOR_ID)"
+
+
+def test_the_sidecar_does_not_see_the_drivers_token() -> None:
+    """Kubernetes mounts no token where something is mounted already."""
+    driver, executor = with_logs()
+    (sidecar,), (main,) = driver["spec"]["initContainers"], driver["spec"]["containers"]
+    token = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert {"name": "no-token", "mountPath": token, "readOnly": True} in sidecar["volumeMounts"]
+    assert {"name": "no-token", "emptyDir": {}} in driver["spec"]["volumes"]
+    assert token not in {each["mountPath"] for each in main["volumeMounts"]}
+    assert executor["spec"]["automountServiceAccountToken"] is False
+
+
+def test_the_sidecar_trusts_the_stores_ca() -> None:
+    platform = replace(PLATFORM, storage_ca=ONE)
+    spec = minimal()
+    target = storage_target(spec.storage, platform)
+    for pod in (
+        driver_pod(RUN, spec, target, platform, "m", LOGS),
+        executor_sample(RUN, spec.spark, target, platform, LOGS),
+    ):
+        (sidecar,) = pod["spec"]["initContainers"]
+        assert env_of(sidecar)["AWS_CA_BUNDLE"] == "/etc/lakeloop/ca.crt"
+        (mount,) = [each for each in sidecar["volumeMounts"] if each["mountPath"] == "/etc/lakeloop"]
+        assert mount["name"] in {each["name"] for each in pod["spec"]["volumes"]}
+
+
+def test_overlays_reach_the_sidecar_and_keep_its_image() -> None:
+    more = {"name": "logs", "resources": {"limits": {"memory": "256Mi"}}}
+    own = {"name": "mine", "image": "busybox"}
+    template = {"spec": {"initContainers": [more, own], "containers": [{"name": "driver", "tty": False}]}}
+    pod, _ = with_logs(spark={"driver": {"template": template}})
+    first, second = pod["spec"]["initContainers"]
+    assert first["resources"] == {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+    assert (first["restartPolicy"], second["name"]) == ("Always", "mine")
+    with pytest.raises(Unrenderable) as refused:
+        with_logs(spark={"driver": {"template": {"spec": {"initContainers": [more | {"image": "other"}]}}}})
+    assert refused.value.path == "spec.spark.driver.template.spec.initContainers[0].image"
+
+
+def conf_of(spec: EffectiveTrainingSpec, logs: LogTarget | None = LOGS) -> dict[str, str]:
+    return spark_conf(RUN, spec.spark, storage_target(spec.storage, PLATFORM), PLATFORM, logs)
+
+
+def test_the_event_log_goes_where_the_sidecar_finds_it() -> None:
+    conf = conf_of(minimal())
+    assert conf["spark.eventLog.enabled"] == "true"
+    assert conf["spark.eventLog.dir"] == "file:///logs/events"
+    off = conf_of(minimal(spark={"conf": {"spark.eventLog.enabled": "false"}}))
+    assert off["spark.eventLog.enabled"] == "false"
+
+
+def test_without_logs_there_is_nothing_of_them() -> None:
+    spec = minimal()
+    target = storage_target(spec.storage, PLATFORM)
+    for pod in (driver_pod(RUN, spec, target, PLATFORM, "m"), executor_sample(RUN, spec.spark, target, PLATFORM)):
+        assert "initContainers" not in pod["spec"]
+        assert "/logs" not in json.dumps(pod)
+    assert not any(key.startswith("spark.eventLog") for key in conf_of(spec, None))
+
+
+# -- executors that come and go
+
+
+def test_dynamic_allocation() -> None:
+    dynamic = {"enabled": True, "minExecutors": 2, "maxExecutors": 6}
+    conf = conf_of(minimal(spark={"dynamicAllocation": dynamic, "executor": {"instances": 3}}))
+    assert "spark.executor.instances" not in conf
+    assert {key.rpartition(".")[2]: value for key, value in conf.items() if "dynamicAllocation.m" in key} == {
+        "minExecutors": "2",
+        "maxExecutors": "6",
+    }
+    assert conf["spark.dynamicAllocation.enabled"] == "true"
+    assert conf["spark.dynamicAllocation.initialExecutors"] == "2"
+    assert conf["spark.dynamicAllocation.shuffleTracking.enabled"] == "true"
+
+
+def test_dynamic_allocation_begins_with_one() -> None:
+    """`executor.instances: 0`, which would mean the driver alone, is not used."""
+    conf = conf_of(minimal(spark={"dynamicAllocation": {"enabled": True}, "executor": {"instances": 0}}))
+    assert conf["spark.master"].startswith("k8s://")
+    assert conf["spark.dynamicAllocation.minExecutors"] == "0"
+    assert conf["spark.dynamicAllocation.maxExecutors"] == "4"
+    assert conf["spark.dynamicAllocation.initialExecutors"] == "1"
+
+
+def test_dynamic_allocation_that_is_switched_off() -> None:
+    conf = conf_of(minimal(spark={"dynamicAllocation": {"enabled": False, "maxExecutors": 6}}))
+    assert conf["spark.executor.instances"] == "1"
+    assert not any("dynamicAllocation" in key for key in conf)
+
+
+def test_more_executors_at_least_than_at_most_by_default() -> None:
+    with pytest.raises(Unrenderable) as refused:
+        conf_of(minimal(spark={"dynamicAllocation": {"enabled": True, "minExecutors": 5}}))
+    assert refused.value.path == "spec.spark.dynamicAllocation"

@@ -80,7 +80,7 @@ async def stopped_later_run(world: World) -> None:
 
 
 async def not_implemented(world: World) -> None:
-    world.apply(project={"uri": "https://example.org/x.git"}, estimator=None)
+    world.apply(of_a_newer_release={"on": True})
     await world.settle()
 
 
@@ -94,6 +94,34 @@ async def spec_changed_while_running(world: World) -> None:
     await world.settle()
 
 
+FOLLOWING = {"triggers": {"delta": {"input": "customers", "debounceSeconds": 0}}}
+
+
+async def triggered_run_in_progress(world: World) -> None:
+    await world.until_succeeded(**FOLLOWING)
+    world.clock.tick(10)
+    world.tables.commit(TABLE, world.clock.now())
+    await world.settle()
+    world.runs()
+    await world.settle()
+
+
+async def trigger_cannot_fire(world: World) -> None:
+    await world.until_succeeded(**FOLLOWING)
+    del world.tables.tables[TABLE]
+    world.clock.tick(10)
+    await world.settle()
+
+
+async def trigger_cannot_fire_after_a_failure(world: World) -> None:
+    await world.until_running(**FOLLOWING)
+    world.ends(world.failure("Data", "ColumnNotFound", "spec.dataset.target"), code=1)
+    await world.settle()
+    del world.tables.tables[TABLE]
+    world.clock.tick(10)
+    await world.settle()
+
+
 # state: way, Ready, Reconciling, Stalled, and what else there is; a condition that is absent is None
 ROWS: dict[str, tuple[Way, str, str | None, str | None, dict[str, Any]]] = {
     "first run of a new training spec in progress": (first_run_in_progress, "False", "True", None, {"Running": "True"}),
@@ -101,6 +129,15 @@ ROWS: dict[str, tuple[Way, str, str | None, str | None, dict[str, Any]]] = {
     "waiting, first run": (first_run_waits, "False", None, "True", {"Running": "False"}),
     "waiting, later run": (later_run_waits, "True", None, "True", {"Running": "False"}),
     "waiting, healed": (heals_by_itself, "False", "True", None, {"Running": "True"}),
+    "a run that a trigger started, the last one good": (
+        triggered_run_in_progress,
+        "True",
+        None,
+        None,
+        {"Running": "True"},
+    ),
+    "a trigger cannot fire": (trigger_cannot_fire, "True", None, "True", {"RunSucceeded": "True", "Running": "False"}),
+    "neither, after a failure": (trigger_cannot_fire_after_a_failure, "False", None, "True", {"RunSucceeded": "False"}),
     "finished well": (finished_well, "True", None, None, {"RunSucceeded": "True", "DataValid": "True"}),
     "finished badly": (finished_badly, "False", None, "True", {"RunSucceeded": "False", "DataValid": "False"}),
     "suspended before any run": (suspended_before, "False", None, None, {"Suspended": "True"}),

@@ -216,7 +216,14 @@ class World:
         if result is not None:
             terminated["message"] = json.dumps(result)
         phase = "Succeeded" if code == 0 else "Failed"
+        self.uploaded(f"driver-{self.run['attempt']}")
         self.pod_status(phase=phase, containerStatuses=[{"name": "driver", "state": {"terminated": terminated}}])
+
+    def uploaded(self, container: str, *, complete: bool = True) -> None:
+        """The sidecar leaves its marker."""
+        if logs := self.run.get("logs"):
+            document = {"container": container, "complete": complete}
+            self.stores.objects[f"{logs['uri']}/{container}.json"] = json.dumps(document).encode()
 
     def records(self, result: Mapping[str, Any]) -> None:
         """The driver leaves its result in MLflow."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from uuid import uuid4
 
 import aiohttp
@@ -90,6 +91,11 @@ async def load_configuration() -> client.Configuration:
             await config.load_kube_config(config_file=path, client_configuration=configuration)
     except config.ConfigException as error:
         raise KubernetesError(0, "NoConfiguration", str(error)) from error
+    # Left to itself the client looks for a proxy in the environment, and for a password in ~/.netrc, at every request.
+    configuration.client_session_kwargs = {"trust_env": False}
+    host = urlsplit(configuration.host)
+    if configuration.proxy is None and not proxy_bypass(host.netloc):
+        configuration.proxy = getproxies().get(host.scheme)
     return configuration
 
 
@@ -151,7 +157,7 @@ class KubernetesApi:
         try:
             # Strict: a field that nobody knows would be dropped in silence. Server-side apply is always strict.
             query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-            return await self.request("POST", path, query, manifest)
+            return await self.request("POST", path, query, manifest, blind=True)
         except KubernetesError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return None
@@ -163,7 +169,7 @@ class KubernetesApi:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         if dry_run:
             query["dryRun"] = "All"
-        return await self.request("PATCH", path, query, manifest, content_type=APPLY)
+        return await self.request("PATCH", path, query, manifest, content_type=APPLY, blind=True)
 
     async def delete(self, ref: ObjectRef, *, grace_seconds: int | None = None) -> None:
         options: dict[str, Any] = {
@@ -172,13 +178,14 @@ class KubernetesApi:
             "propagationPolicy": "Background",
         }
         if ref.uid:
-            options["preconditions"] = {"uid": ref.uid}
+            known = {"uid": ref.uid, "resourceVersion": ref.resource_version}
+            options["preconditions"] = {key: value for key, value in known.items() if value}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         try:
             await self.request("DELETE", path_of(ref.api_version, ref.kind, ref.namespace, ref.name), body=options)
         except KubernetesError as error:
-            # 409: the precondition failed, so that another object has the name and ours is gone.
+            # 409: the precondition failed, so that another object has the name and ours is gone, or it is not as seen.
             if error.status == 404 or (error.status == 409 and ref.uid):
                 return
             raise
@@ -194,10 +201,12 @@ class KubernetesApi:
         path = path_of(ref.api_version, ref.kind, ref.namespace, ref.name) + "/status"
         return await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, operations, content_type=JSON_PATCH)
 
-    async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
+    async def set_finalizers(
+        self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str
+    ) -> Mapping[str, Any]:
         body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": resource_version}}
         path = path_of(ref.api_version, ref.kind, ref.namespace, ref.name)
-        await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, content_type=MERGE_PATCH)
+        return await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, content_type=MERGE_PATCH)
 
     async def emit(self, regarding: ObjectRef, event: Event) -> None:
         what = (regarding.uid or regarding.name, event.reason, event.message)
@@ -250,11 +259,16 @@ class KubernetesApi:
         *,
         content_type: str = "application/json",
         tries: int = TRIES,
+        blind: bool = False,
     ) -> dict[str, Any]:
-        """One call, repeated where that is safe and may help. Raises KubernetesError, and nothing else."""
+        """One call, repeated where that is safe and may help. Raises KubernetesError, and nothing else.
+
+        `blind`: the request says nothing of what was read before, so that it is as right after a conflict as before it:
+        the API server answers that where two pods count against one ResourceQuota in the same moment, say.
+        """
         for attempt in range(1, tries + 1):
             try:
-                return await self._once(method, path, query or {}, body, content_type)
+                return await self._once(method, path, query or {}, body, content_type, blind)
             except _Retriable as failure:
                 # A 429 was not acted on. After any other failure a creation may have happened, which the second try
                 # then reports as AlreadyExists: names are deterministic, so that means the same.
@@ -264,7 +278,7 @@ class KubernetesApi:
         raise AssertionError("unreachable: tries is at least 1")
 
     async def _once(
-        self, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str
+        self, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str, blind: bool
     ) -> dict[str, Any]:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
@@ -287,7 +301,7 @@ class KubernetesApi:
         if 200 <= response.status < 300:
             return _object(data)
         failure = _failure(method, path, response.status, data)
-        if failure.status in RETRIED:
+        if failure.status in RETRIED or (blind and failure.reason == "Conflict"):
             raise _Retriable(failure, _seconds(response.headers.get("Retry-After")))
         raise failure
 

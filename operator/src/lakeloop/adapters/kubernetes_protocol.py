@@ -49,8 +49,10 @@ class Kubernetes(Protocol):
     ) -> Mapping[str, Any]:
         """Replaces the status subresource. With a resource version, a conflict raises KubernetesError(409)."""
 
-    async def set_finalizers(self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str) -> None:
-        """Replaces metadata.finalizers; 409 on a conflict."""
+    async def set_finalizers(
+        self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str
+    ) -> Mapping[str, Any]:
+        """Replaces metadata.finalizers; 409 on a conflict. Returns the object as it is then."""
 
     async def emit(self, regarding: ObjectRef, event: Event) -> None:
         """Best effort: a failure is logged and forgotten."""

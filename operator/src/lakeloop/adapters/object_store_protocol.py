@@ -26,6 +26,12 @@ class BucketNotFound(StorageError):
     reason = "BucketNotFound"
 
 
+class StorageFull(StorageError):
+    """There is no room left, or no more than a quota allows."""
+
+    reason = "StorageFull"
+
+
 class CredentialsRefused(StorageError):
     """The keys are wrong, expired, or not allowed to do this."""
 
@@ -45,6 +51,8 @@ class StorageAccess:
     session_token: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     """PEM file that the server's certificate is checked against; None: the system's."""
+    ca: str | None = None
+    """Certificates, PEM, that are the object's own: in place of that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,13 @@ class StoredObject:
 class ObjectStore(Protocol):
     """URIs are `s3a://bucket/key` (`s3://` is taken too). Every method raises StorageError, never a client's own."""
 
-    async def list(self, prefix_uri: str, *, start_after: str | None = None) -> Sequence[StoredObject]:
-        """All objects whose key begins with the prefix, by key; `start_after` is a whole URI."""
+    async def list(
+        self, prefix_uri: str, *, start_after: str | None = None, limit: int | None = None
+    ) -> Sequence[StoredObject]:
+        """All objects whose key begins with the prefix, by key; `start_after` is a whole URI.
+
+        `limit`: only the first ones; up to 1000 are one request.
+        """
 
     async def read(self, uri: str) -> bytes | None:
         """The object's content; None where there is none."""

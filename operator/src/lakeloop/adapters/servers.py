@@ -59,4 +59,5 @@ def _report(body: Any) -> ServerReport | None:
         warnings=tuple(str(each)[:MAX_WARNING] for each in warnings[:MAX_WARNINGS])
         if isinstance(warnings, list)
         else (),
+        signature=parameters.get("signature"),
     )

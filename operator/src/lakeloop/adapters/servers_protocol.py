@@ -7,10 +7,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """What a server says of the model that it has loaded. `digest` is `sha256:…`."""
+    """What a server says of the model that it has loaded. `digest` is `sha256:…`; the signature is as it tells it."""
 
     digest: str | None
     warnings: Sequence[str] = ()
+    signature: object = None
 
 
 class ModelServers(Protocol):

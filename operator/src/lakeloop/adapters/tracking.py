@@ -5,12 +5,14 @@ The `mlflow` package is not used: importing it takes a quarter of the operator's
 """
 
 import functools
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
 
 from lakeloop.adapters.tracking_protocol import (
+    PARENT_TAG,
     BasicAuth,
     ModelVersion,
     RunEnd,
@@ -26,6 +28,7 @@ from lakeloop.adapters.tracking_protocol import (
 
 _API = "/api/2.0/mlflow"
 _MAX_MESSAGE = 500
+EXPERIMENTS_REMEMBERED = 4096
 EXPERIMENT_TAGS: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}
 """The kind that MLflow's pages know the experiment by."""
 _Answer = TypeVar("_Answer")
@@ -38,6 +41,8 @@ class MlflowServers:
         self._uri = uri.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
+        self.experiments: OrderedDict[str, str] = OrderedDict()
+        """Name → id of those asked for lately: an experiment keeps both, unless it is renamed or deleted."""
 
     def connect(self, auth: BasicAuth | None) -> TrackingServer:
         return MlflowServer(self, auth)
@@ -137,6 +142,14 @@ class MlflowServer:
         return str(found["experiment_id"])
 
     async def ensure_experiment(self, name: str) -> str:
+        known = self._servers.experiments
+        if name not in known:
+            known[name] = await self._ensured(name)
+            if len(known) > EXPERIMENTS_REMEMBERED:
+                known.popitem(last=False)
+        return known[name]
+
+    async def _ensured(self, name: str) -> str:
         found = await self.get_experiment(name)
         if found is not None:
             return found
@@ -166,13 +179,32 @@ class MlflowServer:
             return None
 
     async def create_run(self, experiment_id: str, name: str, started_ms: int, tags: Mapping[str, str]) -> TrackedRun:
-        answer = await self._post(
-            "/runs/create", experiment_id=experiment_id, run_name=name, start_time=started_ms, tags=_pairs(tags)
-        )
+        try:
+            answer = await self._post(
+                "/runs/create", experiment_id=experiment_id, run_name=name, start_time=started_ms, tags=_pairs(tags)
+            )
+        except (TrackingInvalid, TrackingNotFound):
+            # It may be deleted by now: the next one to ask for it hears that.
+            known = self._servers.experiments
+            for each in [each for each, found in known.items() if found == experiment_id]:
+                del known[each]
+            raise
         return _run_in(answer)
+
+    async def set_run_tag(self, run_id: str, key: str, value: str) -> None:
+        await self._post("/runs/set-tag", run_id=run_id, key=key, value=value)
 
     async def end_run(self, run_id: str, status: RunEnd, ended_ms: int) -> None:
         await self._post("/runs/update", run_id=run_id, status=status, end_time=ended_ms)
+
+    async def open_children(self, experiment_id: str, run_id: str) -> Sequence[str]:
+        answer = await self._post(
+            "/runs/search",
+            experiment_ids=[experiment_id],
+            filter=f"{_tag_filter(PARENT_TAG, run_id)} AND attributes.status = 'RUNNING'",
+            max_results=1000,
+        )
+        return [_run(each).run_id for each in answer.get("runs") or []]
 
     async def ensure_registered_model(self, name: str) -> None:
         try:

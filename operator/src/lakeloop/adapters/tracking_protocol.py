@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's own, on a nested run."""
 RunEnd = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -102,8 +104,14 @@ class TrackingServer(Protocol):
     async def create_run(self, experiment_id: str, name: str, started_ms: int, tags: Mapping[str, str]) -> TrackedRun:
         """A new run, RUNNING. Not idempotent: look with `find_run` first."""
 
+    async def set_run_tag(self, run_id: str, key: str, value: str) -> None:
+        """Sets one tag of a run."""
+
     async def end_run(self, run_id: str, status: RunEnd, ended_ms: int) -> None:
         """Sets the run's final state."""
+
+    async def open_children(self, experiment_id: str, run_id: str) -> Sequence[str]:
+        """Ids of the runs nested in this one that are RUNNING."""
 
     async def ensure_registered_model(self, name: str) -> None:
         """Makes the registered model where it is not there."""

@@ -1,6 +1,7 @@
 """The cluster, as the command line needs it. All methods raise CliError where the API server does not answer."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,7 +17,16 @@ FIELD_MANAGER = "lakeloop-cli"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
 
 
-def _told(call: Callable[P, R]) -> Callable[P, R]:
+def refusal(error: client.ApiException) -> str:
+    """What the API server says in its answer, without the rest of the answer."""
+    try:
+        message = json.loads(error.body or "")["message"]
+    except (ValueError, KeyError, TypeError):
+        message = error.body or error.reason
+    return f"{error.status} {message}" if error.status else str(message)
+
+
+def told(call: Callable[P, R]) -> Callable[P, R]:
     """Turns the client's errors into CliError."""
 
     @functools.wraps(call)
@@ -24,7 +34,7 @@ def _told(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except client.ApiException as error:
-            raise CliError(f"the API server refused: {error.status} {error.reason}: {error.body}") from error
+            raise CliError(f"the API server refused: {refusal(error)}") from error
         except urllib3.exceptions.HTTPError as error:
             raise CliError(
                 f"the API server does not answer: {error}; is the cluster up, the kubeconfig right?"
@@ -43,11 +53,27 @@ class Cluster:
             raise CliError(f"no cluster to work on: {error}; pass --kubeconfig, or set KUBECONFIG") from error
         self._api = api
         self._core = client.CoreV1Api(api)
+        self._source = (str(kubeconfig) if kubeconfig else None, context)
+
+    @property
+    def api(self) -> Any:
+        """The client, for what is not here."""
+        return self._api
+
+    @property
+    def namespace(self) -> str:
+        """The one that kubectl would work in."""
+        try:
+            contexts, active = config.list_kube_config_contexts(self._source[0])
+        except (config.ConfigException, OSError):
+            return "default"
+        named = [each for each in contexts if each["name"] == self._source[1]] if self._source[1] else [active]
+        return str((named[0]["context"] if named and named[0] else {}).get("namespace") or "default")
 
     def _plain(self, found: Any) -> Any:
         return self._api.sanitize_for_serialization(found)
 
-    @_told
+    @told
     def ensure_namespace(self, name: str) -> None:
         """The namespace is there and enforces the restricted Pod Security level."""
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
@@ -59,7 +85,7 @@ class Cluster:
             _content_type="application/apply-patch+yaml",
         )
 
-    @_told
+    @told
     def node_addresses(self) -> list[str]:
         """The nodes' internal addresses."""
         nodes = self._plain(self._core.list_node())["items"]
@@ -70,13 +96,13 @@ class Cluster:
             if address["type"] == "InternalIP"
         ]
 
-    @_told
+    @told
     def pods(self, namespace: str) -> list[Mapping[str, Any]]:
         """The namespace's pods; none when there is no such namespace."""
         found: list[Mapping[str, Any]] = self._plain(self._core.list_namespaced_pod(namespace))["items"]
         return found
 
-    @_told
+    @told
     def service(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The Service, or None."""
         items = self._plain(self._core.list_namespaced_service(namespace, field_selector=f"metadata.name={name}"))
@@ -99,12 +125,12 @@ class Cluster:
                 return str(text).rstrip()
         return ""
 
-    @_told
+    @told
     def delete_pods(self, namespace: str, selector: str) -> None:
         """Pods with these labels."""
         self._core.delete_collection_namespaced_pod(namespace, label_selector=selector)
 
-    @_told
+    @told
     def delete_data(self, namespace: str, secrets: str, claims: str) -> None:
         """What a release leaves behind on purpose: Secrets and volumes with these labels."""
         self._core.delete_collection_namespaced_secret(namespace, label_selector=secrets)

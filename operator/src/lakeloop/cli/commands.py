@@ -1,4 +1,4 @@
-"""`kubectl lakeloop up | down | status`."""
+"""`kubectl lakeloop up | down | status`, and the group that all commands are in."""
 
 import asyncio
 import json
@@ -20,6 +20,7 @@ from lakeloop.cli import progress
 from lakeloop.cli import values as chart_values
 from lakeloop.cli.cluster import Cluster
 from lakeloop.cli.errors import CliError
+from lakeloop.cli.lazy import LazyGroup
 from lakeloop.cli.releases import Helm, Release, find_charts, find_helm
 from lakeloop.cli.values import DEMO_NAMESPACE, PLATFORM_NAMESPACE, SYSTEM_NAMESPACE, ChartValues, Profile
 
@@ -139,9 +140,26 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         sys.exit(130)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(LazyGroup):
+    """`up`, `down` and `status` are here; what is about trainings, where it belongs."""
+
+    lazy = {  # noqa: RUF012
+        "runs": "lakeloop.cli.training.run_commands:list_runs",
+        "run": "lakeloop.cli.training.run_commands:run_now",
+        "stop": "lakeloop.cli.training.run_commands:stop",
+        "logs": "lakeloop.cli.training.log_commands:show_logs",
+        "leaderboard": "lakeloop.cli.training.registry_commands:show_leaderboard",
+        "lineage": "lakeloop.cli.training.registry_commands:show_lineage",
+        "diff": "lakeloop.cli.training.record_commands:diff",
+        "reproduce": "lakeloop.cli.training.record_commands:reproduce",
+        "completion": "lakeloop.cli.completion:completion",
+        "__complete": "lakeloop.cli.completion:complete",
+    }
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Install Lakeloop and look after it."""
+    """Install Lakeloop and look after it: its runs, their logs, the models and where they come from."""
 
 
 @cli.command()

@@ -41,7 +41,8 @@ DRIVER = (
         "Spark looks for services of its own, and removes them when it ends",
     ),
 )
-"""What a driver pod may do in its namespace: what Spark's Kubernetes backend calls.
+"""What a driver pod with executors may do in its namespace: what Spark's Kubernetes backend calls. Without executors it
+may patch its own pod alone.
 
 Nobody may grant what he does not hold, so that the operator holds all of it; it is therefore part of WATCHED.
 """

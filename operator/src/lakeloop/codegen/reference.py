@@ -82,7 +82,9 @@ def not_yet_page(resources: tuple[Resource, ...]) -> str:
         actions = [action for action, done in ACTIONS[resource.kind].items() if not done]  # type: ignore[index]
         parts += [
             f"## {resource.kind}",
-            _table(("field", "refused"), ((f"`spec.{entry.path}`", entry.what) for entry in entries)),
+            _table(("field", "refused"), ((f"`spec.{entry.path}`", entry.what) for entry in entries))
+            if entries
+            else "Every field of this release's API is acted on.",
             *(
                 [_table(("action", "answered by"), ((f"`{PREFIX}{each}`", _ANSWER) for each in actions))]
                 if actions

@@ -9,13 +9,14 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """One object in the cluster. `uid`, where known, is a precondition of a deletion."""
+    """One object in the cluster. `uid` and `resource_version`, where given, are preconditions of a deletion."""
 
     api_version: str
     kind: str
     namespace: str
     name: str
     uid: str | None = None
+    resource_version: str | None = None
 
 
 def controller_of(obj: Manifest) -> Mapping[str, Any] | None:
@@ -61,7 +62,9 @@ class Plan:
     """True: ours must be there; False: take it off; None: leave it."""
     effects: Sequence[Effect] = ()
     apply: Sequence[Manifest] = ()
-    """Server-side applied in order, field manager `lakeloop`, forced."""
+    """Server-side applied in order, field manager `lakeloop`, forced; not where they are there just so."""
+    apply_new: bool = False
+    """True where none of them is likely to be there: each is created first, and applied where one of its name is."""
     create: Sequence[Manifest] = ()
     """Created, not applied: for pods, which must never be changed or made twice. AlreadyExists is success."""
     delete: Sequence[ObjectRef] = ()

@@ -12,11 +12,18 @@ SELECTOR: Final = ",".join(f"{key}={value}" for key, value in LABELS.items())
 WATCHED: Final = (("", "v1", "pods"), ("apps", "v1", "deployments"))
 
 
+def is_news(type: str | None, status: Mapping[str, Any]) -> bool:
+    """Not that a pod was made, and nothing more: whoever made it knows. One that was listed comes without a type."""
+    return type != "ADDED" or status.get("phase") != "Pending" or not status.keys() <= {"phase", "qosClass"}
+
+
 def register(registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, enqueue: Enqueue) -> None:
     """Watches children by their label only: the API server does not even send the others."""
 
-    async def child_event(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        if (key := owner_of(namespace or "", labels)) is not None:
+    async def child_event(
+        type: str | None, namespace: str | None, labels: Mapping[str, str], status: Mapping[str, Any], **_: Any
+    ) -> None:
+        if (key := owner_of(namespace or "", labels)) is not None and is_news(type, status):
             enqueue(key)
 
     for group, version, plural in WATCHED:

@@ -6,11 +6,25 @@ from typing import Any
 import kopf
 
 
+class NoDiff(kopf.DiffBaseStorage):
+    """No handler of ours asks what has changed: no object is copied for it, at each event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def operator_settings() -> kopf.OperatorSettings:
     """Nothing is written by kopf: no events, no annotations, no finalizers, no peering."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = NoDiff()
     # A stream that ends now and then can move to another API server, and a silent one is found out.
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10

@@ -1,11 +1,13 @@
 """Carries a Plan out, in the order that Plan documents. The same for every kind."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
+from lakeloop.domain.covers import covers
 from lakeloop.domain.plan import Effect, Manifest, ObjectRef, Plan, controller_of
 
 logger = logging.getLogger(__name__)
@@ -14,6 +16,7 @@ FINALIZER: Final = "lakeloop.io/cleanup"
 _IDENTITY: Final = ("app.kubernetes.io/managed-by", "app.kubernetes.io/name", "app.kubernetes.io/instance")
 _REFUSALS = frozenset({400, 403, 404, 413, 422})
 
+T = TypeVar("T")
 RunEffect = Callable[[Effect], Awaitable[None]]
 
 
@@ -38,42 +41,60 @@ def reference(obj: Mapping[str, Any]) -> ObjectRef:
     return ObjectRef(obj["apiVersion"], obj["kind"], meta.get("namespace", ""), meta["name"], meta.get("uid"))
 
 
-async def apply_plan(kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan, run_effect: RunEffect) -> None:
+async def apply_plan(
+    kubernetes: Kubernetes, obj: Mapping[str, Any], plan: Plan, run_effect: RunEffect
+) -> Mapping[str, Any] | None:
     """Does what the plan says to the object that it was decided for, as it was read.
+
+    Returns the object as it is after that: what was read, where nothing of it was written; None where it must be read
+    again.
 
     Raises ManifestRefused where a manifest is wrong, KubernetesError(409) where the object changed meanwhile, whatever
     `run_effect` raises, and KubernetesError for the rest. What was done before stays: the next pass goes on from there.
     """
     owner = reference(obj)
     logger.debug("%s: %s", plan.policy, plan.reason, extra=_context(owner, plan))
-    version = obj["metadata"]["resourceVersion"]
+    now = obj
     if plan.finalizer:
-        version = await _with_finalizer(kubernetes, obj, owner)
+        now = await _with_finalizer(kubernetes, obj, owner)
+    version = now["metadata"]["resourceVersion"]
     changed = plan.status is not None and plan.status != (obj.get("status") or {})
     if changed and plan.status_first:
-        await _write_status(kubernetes, owner, plan, version)
+        now = await _write_status(kubernetes, owner, plan, version)
     for effect in plan.effects:
         await run_effect(effect)
-    for manifest in plan.apply:
-        await _check_ours(kubernetes, manifest, owner)
-        await _guarded(manifest, kubernetes.apply(manifest))
+    await _apply(kubernetes, plan, owner)
     for manifest in plan.create:
         await _guarded(manifest, kubernetes.create(manifest))
     for child in plan.delete:
         await kubernetes.delete(child)
     if changed and not plan.status_first:
-        await _write_status(kubernetes, owner, plan, version)
+        now = await _write_status(kubernetes, owner, plan, version)
     for event in plan.events:
         await kubernetes.emit(owner, event)
     if plan.finalizer is False:
         await _without_finalizer(kubernetes, owner)
+        return None
+    return now
 
 
-async def _check_ours(kubernetes: Kubernetes, manifest: Manifest, owner: ObjectRef) -> None:
+async def _apply(kubernetes: Kubernetes, plan: Plan, owner: ObjectRef) -> None:
+    """What is not there yet, or not as it should be."""
+    wanted = list(plan.apply)
+    if plan.apply_new:
+        # A creation costs the API server half of a look and an apply, and takes nothing over.
+        wanted = [each for each in wanted if await _guarded(each, kubernetes.create(each)) is None]
+    there = await asyncio.gather(*(kubernetes.get(replace(reference(each), uid=None)) for each in wanted))
+    for manifest, live in zip(wanted, there, strict=True):
+        if live is not None:
+            _check_ours(live, manifest, owner)
+    for manifest, live in zip(wanted, there, strict=True):
+        if not covers(live, manifest):
+            await _guarded(manifest, kubernetes.apply(manifest))
+
+
+def _check_ours(live: Mapping[str, Any], manifest: Manifest, owner: ObjectRef) -> None:
     """Raises NameTaken where the object of that name is not the owner's: an apply would take it over, by force."""
-    live = await kubernetes.get(replace(reference(manifest), uid=None))
-    if live is None:
-        return
     controller, labels = controller_of(live), live["metadata"].get("labels") or {}
     if controller is None:
         # One of ours that has lost its owner, in a restored backup say, is known by its labels.
@@ -87,35 +108,28 @@ async def _check_ours(kubernetes: Kubernetes, manifest: Manifest, owner: ObjectR
     raise NameTaken(manifest, f"{told}: delete it, or give this {owner.kind} another name")
 
 
-async def _guarded(manifest: Manifest, call: Awaitable[Any]) -> None:
+async def _guarded(manifest: Manifest, call: Awaitable[T]) -> T:
     try:
-        await call
+        return await call
     except KubernetesError as error:
         if error.status in _REFUSALS:
             raise ManifestRefused(manifest, error) from error
         raise
 
 
-async def _write_status(kubernetes: Kubernetes, owner: ObjectRef, plan: Plan, version: str) -> None:
+async def _write_status(kubernetes: Kubernetes, owner: ObjectRef, plan: Plan, version: str) -> Mapping[str, Any]:
     logger.info("%s: %s", plan.policy, plan.reason, extra=_context(owner, plan))
-    await kubernetes.patch_status(owner, plan.status or {}, resource_version=version)
+    return await kubernetes.patch_status(owner, plan.status or {}, resource_version=version)
 
 
-async def _with_finalizer(kubernetes: Kubernetes, obj: Mapping[str, Any], owner: ObjectRef) -> str:
-    """Returns the resource version to go on with."""
+async def _with_finalizer(kubernetes: Kubernetes, obj: Mapping[str, Any], owner: ObjectRef) -> Mapping[str, Any]:
+    """Returns the object to go on with."""
     meta = obj["metadata"]
     finalizers = list(meta.get("finalizers") or ())
     if FINALIZER in finalizers:
-        return str(meta["resourceVersion"])
-    await kubernetes.set_finalizers(owner, [*finalizers, FINALIZER], resource_version=meta["resourceVersion"])
-    now = await kubernetes.get(owner)
-    # The write made a new version. Anything beside it means that the decision was about another object.
-    if now is None or {**now["metadata"], **_volatile} != {**meta, "finalizers": [*finalizers, FINALIZER], **_volatile}:
-        raise KubernetesError(409, "Conflict", "the object changed while its finalizer was set")
-    return str(now["metadata"]["resourceVersion"])
-
-
-_volatile: Mapping[str, Any] = {"resourceVersion": None, "managedFields": None}
+        return obj
+    # On the version that was read: what comes back differs from it by the finalizer alone.
+    return await kubernetes.set_finalizers(owner, [*finalizers, FINALIZER], resource_version=meta["resourceVersion"])
 
 
 async def _without_finalizer(kubernetes: Kubernetes, owner: ObjectRef) -> None:

@@ -30,6 +30,7 @@ from lakeloop.api.v1alpha1.defaults import (
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
 from lakeloop.api.v1alpha1.implemented import unimplemented_fields
 from lakeloop.api.v1alpha1.modeldeployment import KIND, ModelDeployment, parse_model_deployment
+from lakeloop.domain.deployment.actions import returns_to
 from lakeloop.domain.deployment.decide import decide
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import (
@@ -42,6 +43,7 @@ from lakeloop.domain.deployment.observed import (
     pod_of,
     servers_of,
 )
+from lakeloop.domain.deployment.signature import parse_signature
 from lakeloop.domain.plan import Effect, Event, ObjectRef, Plan
 from lakeloop.reconcile.apply import ManifestRefused, NameTaken, apply_plan
 from lakeloop.reconcile.followers import AliasMoves
@@ -61,7 +63,7 @@ REFUSED_SECONDS: Final = 30.0
 NAME_TAKEN_SECONDS: Final = 5.0
 """When to look again whether a name is free: what an earlier object left is collected soon."""
 REMEMBERED: Final = 4096
-ASK_SECONDS: Final = 8.0
+ASK_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +145,13 @@ class ModelDeploymentReconciler:
         )
         servers, live = children
         stable = deployment.status.stable
+        back = returns_to(deployment)
+        lost = stable is not None and stable.revision not in servers
+        if back is None and stable is not None and lost:
+            back = stable.version
         recovery: Target | None = None
-        if (
-            server is not None
-            and stable is not None
-            and stable.revision not in servers
-            and not (wanted.target and wanted.target.revision == stable.revision)
-        ):
-            recovery = await self._recovery(server, deployment, spec, stable.version)
+        if server is not None and back is not None and not (wanted.target and wanted.target.registered.version == back):
+            recovery = await self._recovery(server, deployment, spec, back)
         alias, found = spec.model.alias, wanted.target
         return server, Observed(
             deployment=deployment,
@@ -287,7 +288,8 @@ class ModelDeploymentReconciler:
                 if told is not None:
                     if len(self._reports) >= REMEMBERED:
                         self._reports.clear()
-                    self._reports[key] = Report(told.digest, tuple(told.warnings))
+                    signature = parse_signature(told.signature)
+                    self._reports[key] = Report(told.digest, tuple(told.warnings), signature)
             if key in self._reports:
                 reports[revision] = self._reports[key]
         return reports

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 0.1
 """Wait after a conflict: somebody else wrote, and the news of it is on its way to us."""
+LONGEST_CONFLICT_SECONDS = 5.0
+"""However often it happens in a row: nothing is wrong, and the next pass may be the one that gets through."""
 LONGEST_PASS_SECONDS = 120.0
 """A pass that takes longer is cancelled and counts as failed."""
 STUCK_SECONDS = 300.0
@@ -109,6 +111,8 @@ class Runtime:
             logger.debug("changed by somebody else meanwhile", extra=context)
             return "conflict", "Conflict"
         wait = self._backoff.failed(key)
+        if isinstance(failure, KubernetesError) and failure.reason == "Conflict":
+            wait = min(wait, LONGEST_CONFLICT_SECONDS)
         self._queue.add(key, wait)
         name = failure.reason if isinstance(failure, KubernetesError) else type(failure).__name__
         known = isinstance(failure, (KubernetesError, TimeoutError))

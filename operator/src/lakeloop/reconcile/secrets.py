@@ -7,10 +7,14 @@ from typing import Any, Final
 
 from lakeloop.adapters.kubernetes_protocol import Kubernetes
 from lakeloop.adapters.tracking_protocol import BasicAuth
+from lakeloop.api.v1alpha1.common import CaSecretReference
 from lakeloop.domain.plan import ObjectRef
+from lakeloop.render.certificates import CA_KEY, as_pem, certificates
 from lakeloop.render.training.storage import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 
 Secret = Mapping[str, Any]
+LARGEST_CA: Final = 256 * 1024
+"""It is copied into ConfigMaps, which hold 1 MiB."""
 _NEEDED: Final = (ACCESS_KEY, SECRET_KEY)
 
 
@@ -23,10 +27,39 @@ def value_of(secret: Secret | None, key: str) -> str:
 
 
 async def tracking_auth(kubernetes: Kubernetes, namespace: str, name: str) -> BasicAuth | None:
+    """The user in the Secret of that name; see `user_in`."""
+    return user_in(await kubernetes.get(ObjectRef("v1", "Secret", namespace, name)))
+
+
+def user_in(secret: Secret | None) -> BasicAuth | None:
     """The user in the Secret (`MLFLOW_TRACKING_USERNAME`, `…_PASSWORD`); None where it, or the name, is not there."""
-    secret = await kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
     username, password = (value_of(secret, f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
     return BasicAuth(username, password) if username else None
+
+
+class CaWrong(Exception):
+    """`storage.caSecretRef` gives no certificates. `reason` is part of the API."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def ca_of(secret: Secret | None, reference: CaSecretReference, namespace: str) -> str:
+    """The certificates in the Secret, PEM, and nothing else that is in it. Raises CaWrong."""
+    name, key = reference.name or "", reference.key or CA_KEY
+    if secret is None:
+        raise CaWrong("SecretNotFound", f"there is no Secret {name} in namespace {namespace}: make it, with {key}")
+    content = value_of(secret, key)
+    if not content:
+        raise CaWrong("SecretIncomplete", f"Secret {name} lacks {key}: put the certificates there, in PEM form")
+    if len(content) > LARGEST_CA:
+        raise CaWrong("SecretInvalid", f"{key} of Secret {name} is too long: the store's own CA is enough")
+    try:
+        return as_pem(certificates(content))
+    except ValueError as error:
+        raise CaWrong("SecretInvalid", f"{key} of Secret {name} holds no certificate in PEM form: {error}") from None
 
 
 def wrong_with_storage(secret: Secret | None, name: str, namespace: str) -> tuple[str, str] | None:

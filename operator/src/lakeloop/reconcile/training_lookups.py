@@ -1,8 +1,10 @@
 """Reads what a run depends on outside, with the object's own credentials. What cannot be had is a Problem."""
 
 import json
+import logging
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lakeloop.adapters.delta_log_protocol import DeltaLog, TableNotFound, VersionNotFound
@@ -10,7 +12,6 @@ from lakeloop.adapters.kubernetes_protocol import Kubernetes
 from lakeloop.adapters.object_store_protocol import (
     BucketNotFound,
     CredentialsRefused,
-    ObjectStore,
     ObjectStores,
     StorageAccess,
     StorageError,
@@ -22,21 +23,38 @@ from lakeloop.adapters.tracking_protocol import (
     TrackingServers,
     TrackingUnavailable,
 )
-from lakeloop.api.v1alpha1.defaults import STORAGE_SECRET, EffectiveIngest, EffectiveInput, tracking_secret_name
-from lakeloop.api.v1alpha1.trainingjob import RunInput
-from lakeloop.domain.plan import ObjectRef
-from lakeloop.domain.training import ingestion
-from lakeloop.domain.training.observed import Problem, SeenRun, SeenVersion, WriteManifest
+from lakeloop.api.v1alpha1.defaults import STORAGE_SECRET, EffectiveInput, tracking_secret_name
+from lakeloop.api.v1alpha1.trainingjob import KIND
+from lakeloop.domain.plan import Manifest, ObjectRef
+from lakeloop.domain.training import triggers
+from lakeloop.domain.training.gates import champion_alias
+from lakeloop.domain.training.logs import unsettled
+from lakeloop.domain.training.observed import (
+    NewCommits,
+    Problem,
+    SeenChampion,
+    SeenLogs,
+    SeenVersion,
+)
 from lakeloop.domain.training.situation import Situation
-from lakeloop.reconcile.secrets import tracking_auth, value_of, wrong_with_storage
+from lakeloop.reconcile.protocol import Key
+from lakeloop.reconcile.secrets import CaWrong, ca_of, user_in, value_of, wrong_with_storage
+from lakeloop.reconcile.table_watch import TableWatch
 from lakeloop.render.errors import Unrenderable
-from lakeloop.render.training.names import RUN_UID
-from lakeloop.render.training.run_config import experiment
-from lakeloop.render.training.storage import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, input_uri
+from lakeloop.render.training.names import DIGEST, RUN_UID
+from lakeloop.render.training.script import FIELD as SCRIPT_FIELD
+from lakeloop.render.training.script import ScriptFiles, files_of
+from lakeloop.render.training.storage import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, own_ca
 
 RESULT_ARTIFACT: Final = "lakeloop/result.json"
+_MARKER: Final = re.compile(r"((?:driver|executor)-[0-9-]+)\.json")
+_LARGEST_MARKER: Final = 4096
+_MOST_MARKERS: Final = 2000
 _STORAGE_FIELD: Final = "spec.storage.secretRef"
+_CA_FIELD: Final = "spec.storage.caSecretRef"
 _TRACKING_FIELD: Final = "spec.tracking.secretRef"
+
+logger = logging.getLogger(__name__)
 
 
 class ProblemFound(Exception):
@@ -55,117 +73,50 @@ class Sources:
     tracking: TrackingServers
     tables: DeltaLog
     stores: ObjectStores
+    _secrets: dict[str, Manifest | None] = field(default_factory=dict)
 
-    async def inputs(self, sit: Situation) -> tuple[list[RunInput], list[WriteManifest]]:
-        """The run's inputs, pinned now; and the manifests that must be written before. Raises ProblemFound."""
-        access = await self.storage_access(sit)
-        pinned: list[RunInput] = []
-        missing: list[WriteManifest] = []
-        loaded: dict[str, int] = {}
-        for index, item in enumerate(sit.run_spec.inputs):
-            try:
-                uri = input_uri(index, item, sit.run_spec.storage, sit.observed.platform)
-                if item.ingest is not None and loaded.setdefault(uri, index) != index:
-                    # One commit per run and table: the run's uid is its mark in the log.
-                    where = f"spec.inputs[{index}].ingest"
-                    raise Unrenderable(where, f"spec.inputs[{loaded[uri]}] loads into {uri} already: take one away")
-                if item.ingest is None:
-                    pinned.append(await self._table(access, uri, item))
-                else:
-                    found = await self._ingestion(sit, access, uri, index, item, item.ingest)
-                    (missing if isinstance(found, WriteManifest) else pinned).append(found)  # type: ignore[arg-type]
-            except StorageError as error:
-                raise ProblemFound(_storage_problem(error, index, item)) from error
-            except Unrenderable as error:
-                problem = Problem(error.reason, error.message, error.path, "Submission", heals=False)
-                raise ProblemFound(problem) from error
-        return pinned, missing
+    def for_one_pass(self) -> "Sources":
+        """The same, which reads each Secret once."""
+        return replace(self, _secrets={})
 
-    async def _table(self, access: StorageAccess, uri: str, item: EffectiveInput) -> RunInput:
-        found = await self.tables.resolve(access, uri, version=item.version, timestamp=item.timestamp)
-        timestamp = found.timestamp.replace(microsecond=0)
-        return RunInput(name=item.name, uri=uri, version=found.version, timestamp=timestamp)
+    async def _secret(self, sit: Situation, name: str) -> Manifest | None:
+        if name not in self._secrets:
+            namespace = sit.observed.job.metadata.namespace
+            self._secrets[name] = await self.kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+        return self._secrets[name]
 
-    async def _ingestion(
-        self,
-        sit: Situation,
-        access: StorageAccess,
-        uri: str,
-        index: int,
-        item: EffectiveInput,
-        ingest: EffectiveIngest,
-    ) -> RunInput | WriteManifest:
-        store = self.stores.connect(access)
-        where = ingestion.manifest_uri(uri, sit.identity.job_uid, sit.active.uid)
-        written = await store.read(where)
-        if written is None:
-            return await self._new_manifest(sit, access, store, uri, index, ingest)
-        manifest = _manifest(written, where, index)
-        base, files = manifest.get("baseVersion"), len(manifest["files"])
-        # Nothing to load: the run reads the table as it is.
-        version = base if not files else None
-        return RunInput(name=item.name, uri=uri, base_version=base, manifest=where, files=files, version=version)
-
-    async def _new_manifest(
-        self,
-        sit: Situation,
-        access: StorageAccess,
-        store: ObjectStore,
-        uri: str,
-        index: int,
-        ingest: EffectiveIngest,
-    ) -> WriteManifest:
-        job_uid, run_uid = sit.identity.job_uid, sit.active.uid
-        listed = await _listed(store, ingestion.listing_prefix(ingest.from_))
-        files = ingestion.matching(ingest.from_, listed)
+    async def commits(self, sit: Situation, watch: TableWatch) -> NewCommits:
+        """What was committed to the delta trigger's table since the last run. Raises ProblemFound."""
+        index, uri = 0, ""
         try:
-            base: int | None = (await self.tables.resolve(access, uri)).version
-        except TableNotFound:
-            base = None
-        if ingest.files == "New" and base is not None:
-            before = await self._manifests(store, ingestion.manifest_folder(uri, job_uid), index)
-            committed = await self.tables.known_app_ids(access, uri, tuple(before))
-            files = ingestion.not_yet_ingested(files, before, committed)
-        if not files and base is None:
-            message = f"no file matches {ingest.from_}, and there is no table at {uri} yet"
-            raise ProblemFound(Problem("SourceNotFound", message, f"spec.inputs[{index}].ingest.from", "Data"))
-        content = ingestion.manifest(run_uid, ingest.from_, files, base)
-        return WriteManifest(ingestion.manifest_uri(uri, job_uid, run_uid), content)
+            found = triggers.table(sit)
+            if found is None:
+                told = "no input has this name: write one of spec.inputs"
+                raise ProblemFound(Problem("InvalidSpec", told, "spec.triggers.delta.input", "Submission"))
+            index, uri = found
+            access = await self.storage_access(sit)
+            return await watch.look(key_of(sit), access, uri, triggers.baseline(sit, uri))
+        except StorageError as error:
+            raise ProblemFound(storage_problem(error, index, sit.spec.inputs[index])) from error
+        except Unrenderable as error:
+            raise ProblemFound(Problem(error.reason, error.message, error.path, "Submission")) from error
 
-    async def _manifests(self, store: ObjectStore, folder: str, index: int) -> dict[str, Mapping[str, Any]]:
-        found: dict[str, Mapping[str, Any]] = {}
-        for each in await store.list(folder):
-            uid = ingestion.run_uid_of(each.uri)
-            content = await store.read(each.uri) if uid else None
-            if uid and content:
-                found[uid] = _manifest(content, each.uri, index)
-        return found
-
-    async def ingested(self, sit: Situation) -> dict[str, int]:
-        """Input → version that an earlier attempt of this run committed. Raises ProblemFound."""
-        access = await self.storage_access(sit)
-        found: dict[str, int] = {}
-        for index, each in enumerate(sit.active.inputs or ()):
-            if each.manifest is None or each.version is not None:
-                continue
-            try:
-                version = await self.tables.committed_by(access, each.uri, sit.active.uid, after=each.base_version)
-            except StorageError as error:
-                raise ProblemFound(_storage_problem(error, index, sit.run_spec.inputs[index])) from error
-            if version is not None:
-                found[each.name] = version
-        return found
-
-    async def tracked(self, sit: Situation) -> SeenRun | None:
-        """The run in MLflow, where it is there. Raises ProblemFound."""
-        server = await self.server(sit)
-        try:
-            name = experiment(sit.identity.namespace, sit.identity.job, sit.run_spec)
-            found_experiment = await server.get_experiment(name)
-            found = await server.find_run(found_experiment, RUN_UID, sit.active.uid) if found_experiment else None
-        except TrackingError as error:
-            raise ProblemFound(tracking_problem(error, "spec.tracking.experiment")) from error
-        return SeenRun(found.run_id, found.experiment_id) if found else None
+    async def script(self, sit: Situation) -> ScriptFiles:
+        """The files of the ConfigMap that the script is in. Raises ProblemFound."""
+        script, namespace = sit.run_spec.script, sit.identity.namespace
+        if script is None or script.config_map_ref is None:
+            raise ValueError("the run has no script in a ConfigMap")
+        name = script.config_map_ref.name
+        found = await self.kubernetes.get(ObjectRef("v1", "ConfigMap", namespace, name))
+        if found is None:
+            message = f"there is no ConfigMap {name} in namespace {namespace}: make it, with the key {script.path}"
+            raise ProblemFound(Problem("ScriptNotFound", message, SCRIPT_FIELD, "Submission"))
+        files = files_of(found)
+        if not files.holds(script.path):
+            there = ", ".join(files.names[:10]) or "none"
+            message = f"ConfigMap {name} has no key {script.path}, which spec.script.path names; its keys: {there}"
+            raise ProblemFound(Problem("ScriptNotFound", message, SCRIPT_FIELD, "Submission"))
+        return files
 
     async def record(self, sit: Situation) -> Mapping[str, Any] | None:
         """The result that the driver left in MLflow; None where there is none. Raises ProblemFound."""
@@ -188,6 +139,24 @@ class Sources:
             return None
         return document if isinstance(document, Mapping) else None
 
+    async def logs(self, sit: Situation) -> SeenLogs:
+        """What the sidecars of the finished run say of its logs; unknown where the store cannot be asked."""
+        run = unsettled(sit)
+        if run is None or run.logs is None or run.logs.uri is None:
+            return SeenLogs(None)
+        try:
+            store = self.stores.connect(await self.storage_access(sit))
+            found: dict[str, bool] = {}
+            for each in await store.list(f"{run.logs.uri}/"):
+                match = _MARKER.fullmatch(each.uri.removeprefix(f"{run.logs.uri}/"))
+                if match and len(found) < _MOST_MARKERS:
+                    content = await store.read(each.uri) if each.size <= _LARGEST_MARKER else None
+                    found[match[1]] = _says_complete(content)
+        except (StorageError, ProblemFound) as error:
+            logger.info("the logs of run %s cannot be looked at: %s", run.number, error)
+            return SeenLogs(None)
+        return SeenLogs(found)
+
     async def version(self, sit: Situation) -> SeenVersion | None:
         """The model version that the run registered, where it did. Raises ProblemFound."""
         registration = sit.run_spec.registration
@@ -202,17 +171,42 @@ class Sources:
         # A search does not tell aliases.
         return SeenVersion(current.version, current.aliases) if current else None
 
+    async def champion(self, sit: Situation) -> SeenChampion | None:
+        """The version that has the champion's alias now. Raises ProblemFound."""
+        wanted = champion_alias(sit.run_spec)
+        if wanted is None:
+            return None
+        server = await self.server(sit)
+        try:
+            found = await server.get_model_version_by_alias(*wanted)
+        except TrackingError as error:
+            raise ProblemFound(tracking_problem(error, "spec.evaluation.champion.alias")) from error
+        if found is None:
+            return None
+        return SeenChampion(found.name, found.version, found.source, found.tags.get(DIGEST))
+
     async def server(self, sit: Situation) -> TrackingServer:
         """MLflow, as the object's own user where there is a Secret with one."""
         name = tracking_secret_name(sit.run_spec.tracking.secret_ref)
-        return self.tracking.connect(await tracking_auth(self.kubernetes, sit.identity.namespace, name))
+        return self.tracking.connect(user_in(await self._secret(sit, name)))
+
+    async def storage_ca(self, sit: Situation) -> str | None:
+        """The certificates that the object names for its store. Raises ProblemFound where they cannot be had."""
+        reference = own_ca(sit.run_spec.storage)
+        if reference is None or sit.observed.storage_ca is not None:
+            return sit.observed.storage_ca
+        namespace = sit.observed.job.metadata.namespace
+        try:
+            return ca_of(await self._secret(sit, reference.name or ""), reference, namespace)
+        except CaWrong as wrong:
+            raise ProblemFound(Problem(wrong.reason, wrong.message, _CA_FIELD, "Submission")) from wrong
 
     async def storage_access(self, sit: Situation) -> StorageAccess:
         """The object's own credentials. Raises ProblemFound where its Secret is not there or lacks a key."""
-        storage, target, namespace = sit.run_spec.storage, sit.target, sit.identity.namespace
+        storage, target, namespace = sit.run_spec.storage, sit.target, sit.observed.job.metadata.namespace
         reference = storage.secret_ref
         name = reference.name if reference and reference.name else STORAGE_SECRET
-        secret = await self.kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+        secret = await self._secret(sit, name)
         if (wrong := wrong_with_storage(secret, name, namespace)) is not None:
             reason, message = wrong
             if secret is None and storage.service_account_name:
@@ -226,28 +220,27 @@ class Sources:
             secret_key=value_of(secret, SECRET_KEY),
             session_token=value_of(secret, SESSION_TOKEN) or None,
             ca_file=sit.observed.platform.storage_ca_file,
+            ca=await self.storage_ca(sit),
         )
 
 
-def _manifest(content: bytes, uri: str, index: int) -> Mapping[str, Any]:
+def key_of(sit: Situation) -> Key:
+    """The object's place in the queue."""
+    meta = sit.observed.job.metadata
+    return Key(KIND, meta.namespace, meta.name)
+
+
+def _says_complete(content: bytes | None) -> bool:
+    """Anyone who may write to the bucket can have written it."""
     try:
-        document: Mapping[str, Any] = json.loads(content)
-        if all(isinstance(each["uri"], str) and isinstance(each["etag"], str) for each in document["files"]):
-            base = document.get("baseVersion")
-            if base is None or (isinstance(base, int) and base >= 0):
-                return document
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    # Left out, its files would be loaded once more.
-    message = f"{uri} is no manifest of an ingestion: put it right, or delete it if no run has used it"
-    raise ProblemFound(Problem("ManifestUnreadable", message, f"spec.inputs[{index}].ingest", "Data"))
+        document = json.loads(content or b"null")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, Mapping) and document.get("complete") is True
 
 
-async def _listed(store: ObjectStore, prefix: str) -> list[ingestion.SourceFile]:
-    return [ingestion.SourceFile(each.uri, each.etag, each.size) for each in await store.list(prefix)]
-
-
-def _storage_problem(error: StorageError, index: int, item: EffectiveInput) -> Problem:
+def storage_problem(error: StorageError, index: int, item: EffectiveInput) -> Problem:
+    """What the store's refusal of an input means for a run."""
     here = f"spec.inputs[{index}]"
     where = f"{here}.uri" if item.uri else f"{here}.table"
     if isinstance(error, VersionNotFound):

@@ -3,34 +3,65 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lakeloop.adapters.clock import Clock
 from lakeloop.adapters.delta_log_protocol import DeltaLog
 from lakeloop.adapters.kubernetes_protocol import Kubernetes, KubernetesError
-from lakeloop.adapters.object_store_protocol import ObjectStores
+from lakeloop.adapters.object_store_protocol import ObjectStores, StorageUnavailable
 from lakeloop.adapters.tracking_protocol import TrackingServers
 from lakeloop.api.v1alpha1 import API_VERSION
 from lakeloop.api.v1alpha1.base import InvalidObject
 from lakeloop.api.v1alpha1.common import Condition
-from lakeloop.api.v1alpha1.trainingjob import KIND, TERMINAL_PHASES, parse_training_job
-from lakeloop.domain.plan import ObjectRef, Plan
+from lakeloop.api.v1alpha1.trainingjob import KIND, TERMINAL_PHASES, TrainingJob, parse_training_job
+from lakeloop.domain.plan import Manifest, ObjectRef, Plan
 from lakeloop.domain.training.decide import decide
+from lakeloop.domain.training.driver import labels
 from lakeloop.domain.training.lookups import Lookup, next_lookup
-from lakeloop.domain.training.observed import Observed, Problem
+from lakeloop.domain.training.observed import FailedLook, NewCommits, Observed, Problem, SeenRun
 from lakeloop.domain.training.situation import Situation, identity, warning
 from lakeloop.reconcile.apply import ManifestRefused, apply_plan
-from lakeloop.reconcile.protocol import Telemetry
+from lakeloop.reconcile.protocol import Key, Telemetry
+from lakeloop.reconcile.table_watch import TableWatch
 from lakeloop.reconcile.training_effects import TrainingEffects, refusal_of
-from lakeloop.reconcile.training_lookups import ProblemFound, Sources
+from lakeloop.reconcile.training_inputs import ingested_versions, pinned_inputs
+from lakeloop.reconcile.training_lookups import ProblemFound, Sources, key_of
 from lakeloop.render.training.names import Platform, pods_of
 from lakeloop.status.training import Said, job_conditions
 
 logger = logging.getLogger(__name__)
 _UNREADABLE_LOOK_SECONDS = 300.0
+MOST_STEPS = 8
+"""In one go, while each asks for the next at once; then others come first."""
+_BLOCKED_LOOK_SECONDS = 15.0
+"""Between looks at a trigger's table that cannot be seen, at first."""
+_BLIP_SECONDS = 60.0
+"""A store that does not answer for so long is not told of: nothing waits for it."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What the steps of one pass know from those before: no later one asks for it again."""
+
+    sources: Sources
+    pods: list[Manifest] | None = None
+    """As listed; None after one was made or deleted."""
+    config_maps: dict[str, Manifest | None] = field(default_factory=dict)
+    """By name, as read; empty after one was written or deleted."""
+    tracked: SeenRun | None = None
+    """The run in MLflow, where a step made it or found it."""
+    begun: str | None = None
+    """Uid of the run that a step began: nothing outside knows of it before this pass."""
+
+    def applied(self, plan: Plan) -> None:
+        """What this plan did is seen anew."""
+        if plan.create or plan.delete:
+            self.pods = None
+        if plan.apply or plan.delete:
+            self.config_maps.clear()
 
 
 class TrainingJobReconciler:
@@ -48,6 +79,7 @@ class TrainingJobReconciler:
         platform: Platform,
         telemetry: Telemetry,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        watch: TableWatch | None = None,
     ) -> None:
         self._kubernetes = kubernetes
         self._sources = Sources(kubernetes, tracking, tables, stores)
@@ -55,36 +87,52 @@ class TrainingJobReconciler:
         self._platform = platform
         self._telemetry = telemetry
         self._new_uid = new_uid
+        self._watch = watch or TableWatch(tables, clock)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """See Reconciler."""
         raw = await self._kubernetes.get(ObjectRef(API_VERSION, KIND, namespace, name))
-        if raw is None:
-            return None
-        try:
-            with self._timed("gather"):
-                observed = await self.gather(raw)
-        except InvalidObject as error:
-            plan = self._unreadable(raw, error)
-            await apply_plan(self._kubernetes, raw, plan, _no_effect)
-            return plan.requeue_after
-        return await self._decide_and_apply(observed)
+        known = _Pass(self._sources.for_one_pass())
+        for _ in range(MOST_STEPS):
+            if raw is None:
+                self._watch.forget(Key(KIND, namespace, name))
+                return None
+            try:
+                with self._timed("gather"):
+                    observed = await self._gather(raw, known)
+            except InvalidObject as error:
+                plan = self._unreadable(raw, error)
+                await apply_plan(self._kubernetes, raw, plan, _no_effect)
+                return plan.requeue_after
+            again, raw = await self._decide_and_apply(observed, known)
+            if again != 0:
+                return again
+        return 0
 
-    async def _decide_and_apply(self, observed: Observed) -> float | None:
+    async def _decide_and_apply(
+        self, observed: Observed, known: _Pass
+    ) -> tuple[float | None, Mapping[str, Any] | None]:
+        """When to look again, and the object as it is then."""
         now = self._clock.now()
         with self._timed("decide"):
             plan = decide(observed, now)
         sit = Situation(observed, now.replace(microsecond=0))
+        effects = TrainingEffects(known.sources, sit)
         try:
             with self._timed("apply"):
-                await apply_plan(self._kubernetes, observed.raw, plan, TrainingEffects(self._sources, sit))
+                after = await apply_plan(self._kubernetes, observed.raw, plan, effects)
         except ProblemFound as found:
             problem: Problem = found.problem
         except ManifestRefused as error:
             problem = refusal_of(error, sit)
         else:
             self._count(sit, plan)
-            return plan.requeue_after
+            known.applied(plan)
+            known.tracked = effects.tracked or known.tracked
+            run = (plan.status or {}).get("run") or {}
+            if run.get("uid") == observed.fresh_uid:
+                known.begun, known.tracked = observed.fresh_uid, None
+            return plan.requeue_after, after
         # What was refused is one more thing that was seen: it is decided what follows from it.
         logger.info("%s: refused: %s", plan.policy, problem.text, extra=_context(observed))
         raw = await self._kubernetes.get(ObjectRef(API_VERSION, KIND, *_names(observed)))
@@ -92,10 +140,12 @@ class TrainingJobReconciler:
             raise KubernetesError(409, "Conflict", "the object changed during the pass")
         again = replace(observed, raw=raw, job=parse_training_job(raw), refusal=problem)
         plan = decide(again, now)
-        effects = TrainingEffects(self._sources, Situation(again, now.replace(microsecond=0)))
-        await apply_plan(self._kubernetes, raw, plan, effects)
+        effects = TrainingEffects(known.sources, Situation(again, now.replace(microsecond=0)))
+        after = await apply_plan(self._kubernetes, raw, plan, effects)
         self._count(sit, plan)
-        return plan.requeue_after
+        known.pods, known.begun = None, None
+        known.config_maps.clear()
+        return plan.requeue_after, after
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -122,42 +172,83 @@ class TrainingJobReconciler:
 
         Raises InvalidObject, and KubernetesError where the API server does not answer.
         """
+        return await self._gather(raw, _Pass(self._sources.for_one_pass()))
+
+    async def _gather(self, raw: Mapping[str, Any], known: _Pass) -> Observed:
         job = parse_training_job(raw)
         meta = job.metadata
-        # A live list: what is not in it is gone.
-        pods = await self._kubernetes.list("v1", "Pod", meta.namespace, pods_of(meta.name))
-        observed = Observed(
-            job=job, raw=raw, platform=self._platform, fresh_uid=self._new_uid(), pods=tuple(pods), config_map=None
-        )
+        if known.pods is None:
+            known.pods = list(await self._kubernetes.list("v1", "Pod", meta.namespace, pods_of(meta.name)))
+            known.pods += await self._not_listed(job, known.pods)
         run = job.status.run
+        observed = Observed(
+            job=job,
+            raw=raw,
+            platform=self._platform,
+            fresh_uid=self._new_uid(),
+            pods=tuple(known.pods),
+            tracked=known.tracked,
+            begun=run is not None and run.uid == known.begun,
+        )
         if run is not None and run.phase not in TERMINAL_PHASES:
             name = identity(observed, run).config_map
-            config_map = await self._kubernetes.get(ObjectRef("v1", "ConfigMap", meta.namespace, name))
-            observed = replace(observed, config_map=config_map)
+            if name not in known.config_maps:
+                found = await self._kubernetes.get(ObjectRef("v1", "ConfigMap", meta.namespace, name))
+                known.config_maps[name] = found
+            observed = replace(observed, config_map=known.config_maps[name])
         now = self._clock.now().replace(microsecond=0)
-        looked: set[Lookup] = set()
-        while (wanted := next_lookup(Situation(observed, now))) is not None and wanted not in looked:
-            looked.add(wanted)
-            observed = await self._look(wanted, Situation(observed, now))
+        while (wanted := next_lookup(Situation(observed, now))) is not None:
+            observed = await self._look(wanted, Situation(observed, now), known.sources)
+            observed = replace(observed, looked=observed.looked | {wanted})
+        if observed.commits is None:
+            self._watch.forget(Key(KIND, meta.namespace, meta.name))
         return observed
 
-    async def _look(self, wanted: Lookup, sit: Situation) -> Observed:
+    async def _not_listed(self, job: TrainingJob, pods: Sequence[Manifest]) -> list[Manifest]:
+        """The driver that should be there and is not in the list: a list may be of a while ago, and only a read of the
+        pod itself tells that it is gone."""
+        run = job.status.run
+        if run is None or run.phase in TERMINAL_PHASES or run.driver_pod is None:
+            return []
+        if any(pod["metadata"]["name"] == run.driver_pod for pod in pods):
+            return []
+        found = await self._kubernetes.get(ObjectRef("v1", "Pod", job.metadata.namespace, run.driver_pod))
+        return [found] if found is not None and pods_of(job.metadata.name).items() <= labels(found).items() else []
+
+    async def _look(self, wanted: Lookup, sit: Situation, sources: Sources) -> Observed:
         observed = sit.observed
+        if wanted == "commits":
+            return replace(observed, commits=await self._commits(sit, sources))
         try:
             match wanted:
                 case "inputs":
-                    pinned, missing = await self._sources.inputs(sit)
+                    pinned, missing = await pinned_inputs(sources, sit)
                     return replace(observed, inputs=tuple(pinned), manifests=tuple(missing))
-                case "tracked":
-                    return replace(observed, tracked=await self._sources.tracked(sit))
+                case "script":
+                    return replace(observed, script=await sources.script(sit))
                 case "ingested":
-                    return replace(observed, ingested=await self._sources.ingested(sit))
+                    return replace(observed, ingested=await ingested_versions(sources, sit))
                 case "record":
-                    return replace(observed, record=await self._sources.record(sit))
+                    return replace(observed, record=await sources.record(sit))
+                case "ca":
+                    return replace(observed, storage_ca=await sources.storage_ca(sit))
+                case "logs":
+                    return replace(observed, logs=await sources.logs(sit))
                 case "version":
-                    return replace(observed, version=await self._sources.version(sit))
+                    return replace(observed, version=await sources.version(sit))
+                case "champion":
+                    return replace(observed, champion=await sources.champion(sit))
         except ProblemFound as found:
             return replace(observed, problems=(*observed.problems, found.problem))
+
+    async def _commits(self, sit: Situation, sources: Sources) -> NewCommits | FailedLook:
+        try:
+            return await sources.commits(sit, self._watch)
+        except ProblemFound as found:
+            failed_for = self._watch.failed(key_of(sit))
+            blip = found.problem.reason == StorageUnavailable.reason and failed_for < _BLIP_SECONDS
+            again = min(max(_BLOCKED_LOOK_SECONDS, failed_for / 2), _UNREADABLE_LOOK_SECONDS)
+            return FailedLook(None if blip else found.problem, again)
 
     def _unreadable(self, raw: Mapping[str, Any], error: InvalidObject) -> Plan:
         """An object that the schema let pass and the types do not; or one of a newer release."""

@@ -24,3 +24,9 @@ class InvalidParameter(Unrenderable):
     """A parameter of an estimator that cannot be read."""
 
     reason = "InvalidParameter"
+
+
+class ScriptTooLarge(Unrenderable):
+    """A script that a run's ConfigMap has no room for."""
+
+    reason = "ScriptTooLarge"

@@ -37,6 +37,8 @@ class State:
     """Something is missing; heals by itself or by the user's hand."""
     rejected: tuple[str, str] | None = None
     """The version that should be served was rejected."""
+    held: tuple[str, str] | None = None
+    """It has not passed its gates yet."""
     fixed: bool = False
     """The version is fixed in spec, not followed by an alias."""
     suspended: bool = False
@@ -120,6 +122,8 @@ def _reconciling(state: State) -> Wanted | None:
 def _gates(state: State) -> list[Wanted]:
     if state.rejected:
         return [Wanted(GATES_PASSED, "False", *state.rejected)]
+    if state.held:
+        return [Wanted(GATES_PASSED, "Unknown", *state.held)]
     if state.stable is not None and not state.rolling_out and not state.waiting:
         return [Wanted(GATES_PASSED, "True", "Passed", f"{state.stable} has passed")]
     return []

@@ -1,7 +1,7 @@
 """Conditions and summary of a TrainingJob: the state table of the API, row by row."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -12,8 +12,18 @@ from lakeloop.status.conditions import READY, RECONCILING, STALLED, SUSPENDED, W
 RUNNING: Final = "Running"
 RUN_SUCCEEDED: Final = "RunSucceeded"
 DATA_VALID: Final = "DataValid"
+MODEL_ACCEPTED: Final = "ModelAccepted"
 
 State = Literal["InProgress", "Waiting", "Succeeded", "Failed", "Stopped", "Suspended", "Refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the gates said of the run's model: the condition `ModelAccepted`."""
+
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,11 @@ class Said:
     message: str
     data_failed: bool = False
     """Whether it failed with class Data."""
+    data_note: str = ""
+    """What is to be said of data that was good enough: the message of `DataValid`."""
+    accepted: Accepted | None = None
+    blocked: tuple[str, str] | None = None
+    """Reason and message of what keeps a trigger from firing, while no run is at work."""
 
 
 def job_conditions(
@@ -41,10 +56,18 @@ def job_conditions(
     running = Wanted(RUNNING, "True", reason, message)
     idle = Wanted(RUNNING, "False", reason, message)
     unknown = Wanted(RUN_SUCCEEDED, "Unknown", reason, message)
+    judged = _judged(said.accepted)
 
     def made(
         ready: Wanted, others: list[Wanted], *, reconciling: Wanted | None = None, stalled: Wanted | None = None
     ) -> tuple[Condition, ...]:
+        if said.blocked is not None:
+            blocked, told = said.blocked
+            stalled = (
+                Wanted(STALLED, "True", blocked, told)
+                if stalled is None
+                else replace(stalled, message=f"{stalled.message}; {told}")
+            )
         return summary(
             known,
             ready,
@@ -63,13 +86,13 @@ def job_conditions(
         case "Waiting":
             return made(kept if good else not_ready, [idle, unknown], stalled=stalled)
         case "Succeeded":
-            data = Wanted(DATA_VALID, "True", reason, "")
+            data = Wanted(DATA_VALID, "True", reason, said.data_note)
             succeeded = Wanted(RUN_SUCCEEDED, "True", reason, message)
-            return made(Wanted(READY, "True", reason, message), [idle, succeeded, data])
+            return made(Wanted(READY, "True", reason, message), [idle, succeeded, data, *judged])
         case "Failed":
             data_failed = [Wanted(DATA_VALID, "False", reason, message)] if said.data_failed else []
             failed = Wanted(RUN_SUCCEEDED, "False", reason, message)
-            return made(not_ready, [idle, failed, *data_failed], stalled=stalled)
+            return made(not_ready, [idle, failed, *data_failed, *judged], stalled=stalled)
         case "Stopped":
             stopped = Wanted(RUN_SUCCEEDED, "False", reason, message)
             if good:
@@ -80,6 +103,17 @@ def job_conditions(
             return made(kept if is_true(known, READY) else not_ready, [idle])
         case "Refused":
             return made(not_ready, [], stalled=stalled)
+
+
+def _judged(accepted: Accepted | None) -> list[Wanted]:
+    return [] if accepted is None else [Wanted(MODEL_ACCEPTED, accepted.status, accepted.reason, accepted.message)]
+
+
+def violations(run: Run) -> str:
+    """What the data of a run that went on violates; empty where it violates nothing."""
+    broken = [each for each in run.expectations or () if each.violations]
+    words = ", ".join(f"{each.name} ({each.violations} of {each.rows} rows)" for each in broken)
+    return f"the data violates {words}, which only warns" if words else ""
 
 
 def run_summary(run: Run, objective: tuple[str, float] | None, before: Summary | None) -> Summary:

@@ -10,12 +10,13 @@ Kind = Literal["TrainingJob", "ModelDeployment"]
 
 PREFIX: Final = "lakeloop.io/"
 SUSPEND: Final = "suspend"
+APPROVE: Final = "approve"
 LONGEST_ID: Final = 128
 """Characters of an id that status keeps; a longer one is kept as its beginning and a hash."""
 
 ACTIONS: Final[Mapping[Kind, Mapping[str, bool]]] = {
     "TrainingJob": {"run-now": True, "stop": True, SUSPEND: True},
-    "ModelDeployment": {"promote": False, "abort": False, "retry": True, "rollback": False, "approve": False},
+    "ModelDeployment": {"promote": False, "abort": True, "retry": True, "rollback": True, APPROVE: True},
 }
 """Action → whether this release does it. The others are answered, not ignored."""
 
@@ -33,7 +34,8 @@ class Refusal:
 def request_id(annotations: Mapping[str, str], action: str) -> str | None:
     """The id by which the action is asked for; None where it is not, or not in its form."""
     value = _id(annotations.get(PREFIX + action, ""))
-    return value if value and not (action == SUSPEND and not _SUSPENSION.match(value)) else None
+    form = _FORMS.get(action)
+    return value if value and (form is None or form[0].match(value)) else None
 
 
 def refusals(kind: Kind, annotations: Mapping[str, str], handled: Mapping[str, str] | None) -> list[Refusal]:
@@ -47,7 +49,11 @@ def refusals(kind: Kind, annotations: Mapping[str, str], handled: Mapping[str, s
     return [each for each in found if (handled or {}).get(each.key) != each.id]
 
 
-_SUSPENSION: Final = re.compile(r"(on|off)-.")
+_FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    SUSPEND: (re.compile(r"(on|off)-."), "neither on-<id> nor off-<id>: write one of these, with any new id"),
+    APPROVE: (re.compile(r"[1-9][0-9]{0,15}\Z"), "no version: write the number of the one that may serve"),
+}
+"""Actions whose value is more than an id: its form, and what is said of another."""
 
 
 def _refusal(kind: Kind, action: str, asked: str) -> Refusal | None:
@@ -59,8 +65,9 @@ def _refusal(kind: Kind, action: str, asked: str) -> Refusal | None:
     if not done:
         message = f"{asked_for}: this release does not do this yet, and nothing was changed"
         return Refusal(action, asked, "ActionNotImplemented", message)
-    if action == SUSPEND and not _SUSPENSION.match(asked):
-        message = f"{asked_for} is neither on-<id> nor off-<id>: write one of these, with any new id"
+    form = _FORMS.get(action)
+    if form is not None and not form[0].match(asked):
+        message = f"{asked_for} is {form[1]}"
         # Beside the last one that was honoured: that is what still holds.
         return Refusal(f"{action}-refused", asked, "InvalidAction", message)
     return None

@@ -42,31 +42,10 @@ def _text(value: Any) -> str:
 
 
 NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
-    "TrainingJob": (
-        _value("inputs[*].ingest.mode", "Merge"),
-        _value("dataset.split.by", "Time"),
-        _some("dataset.expectations"),
-        _value("estimator.library", "spark"),
-        _any("script"),
-        _any("project"),
-        _some("dependencies.pip"),
-        _any("search"),
-        _some("evaluation.thresholds"),
-        _any("evaluation.champion"),
-        _value("explanation.method", "SHAP"),
-        _value("spark.dynamicAllocation.enabled", True),
-        _any("triggers.schedule"),
-        _any("triggers.delta"),
-        NotYet("runPolicy.retries.application", "above 0", lambda written: written > 0),
-        _any("runPolicy.logs"),
-        _any("storage.caSecretRef"),
-    ),
+    "TrainingJob": (),
     "ModelDeployment": (
         _any("autoscaling"),
-        _any("server.batching"),
-        _any("gates.signature.allowBreakingChange"),
         _any("gates.replay"),
-        _value("gates.approval", "Required"),
         _value("strategy.type", "BlueGreen", "Canary"),
         _any("strategy.preview"),
         _value("strategy.onFailure", "Pause"),

@@ -19,6 +19,7 @@ HASHED_PARTS = (
     "dependencies",
 )
 HASHED_SPARK_PARTS = ("image", "conf")
+CODE_PARTS = ("estimator", "script", "project")
 
 
 def training_spec_hash(spec: Mapping[str, Any]) -> str:
@@ -27,10 +28,27 @@ def training_spec_hash(spec: Mapping[str, Any]) -> str:
     Defaults play no part: a new default in a new release starts no run. Neither do the order of keys, a null, and `1.0`
     for `1`: the API server keeps none of these.
     """
-    parts = {key: spec.get(key) for key in HASHED_PARTS}
-    parts["spark"] = {key: (spec.get("spark") or {}).get(key) for key in HASHED_SPARK_PARTS}
+    return _digest(training_parts(spec))[:16]
+
+
+def training_parts(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is learned, out of a raw `spec`, as the user wrote it."""
+    parts = {key: spec[key] for key in HASHED_PARTS if spec.get(key) is not None}
+    spark = {key: value for key in HASHED_SPARK_PARTS if (value := (spec.get("spark") or {}).get(key)) is not None}
+    return {**parts, "spark": spark}
+
+
+def code_digest(spec: Mapping[str, Any]) -> str:
+    """`sha256:…` over what a raw `spec` says of the code: its estimator, script or project.
+
+    Two runs with the same digest ran the same pipeline, or the same script or project by its reference.
+    """
+    return f"sha256:{_digest({key: spec.get(key) for key in CODE_PARTS})}"
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
     canonical = json.dumps(_canonical(parts), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:

@@ -29,8 +29,9 @@ OPERATOR_CONF = (
     r"|hadoop\.fs\.s3a\.(endpoint|path\.style\.access|aws\.credentials|assumed\.role))"
 )
 """Spark settings that the operator decides, or that it would have to act on itself, since it makes the driver's pod."""
-LEAST_MEMORY = "450Mi"
-"""Spark starts with no less: 1.5 times the 300 MiB that it keeps for itself."""
+LEAST_MEMORY = "480Mi"
+"""Spark starts with no less than 450 MiB, 1.5 times what it keeps for itself, and a JVM counts a thirtieth of its heap
+out (one of the two survivor spaces)."""
 
 
 def _matches(key: str, pattern: str) -> str:
@@ -178,7 +179,7 @@ class Retries(ApiModel):
 
 
 class Backoff(ApiModel):
-    """The wait between attempts: initialSeconds, times factor after each, at most maxSeconds."""
+    """The wait between attempts: initialSeconds, times factor after each, at most maxSeconds; a fifth more or less."""
 
     model_config = rules(
         rule(
@@ -193,10 +194,10 @@ class Backoff(ApiModel):
 
 
 class Logs(ApiModel):
-    """What is kept of the driver's output."""
+    """What is kept of the output of the driver and of each executor."""
 
     tail_bytes: Annotated[int, Field(ge=0, le=1_073_741_824)] | None = Field(
-        default=None, description="Most bytes kept, the last ones."
+        default=None, description="Most bytes kept of each, the last ones. 0: no logs."
     )
 
 

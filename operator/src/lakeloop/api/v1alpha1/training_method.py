@@ -138,7 +138,7 @@ class SearchParameter(ApiModel):
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)] = Field(
-        description="`<step index>.<parameter>` of the estimator (`1.C`), or a parameter of the script or project."
+        description="`<step index>.<parameter>` of the estimator: `1.C`."
     )
     min: float | None = Field(default=None, description="Low end of a range.")
     max: float | None = Field(default=None, description="High end of a range.")
@@ -156,7 +156,16 @@ class Validation(ApiModel):
 
 
 class Search(ApiModel):
-    """A search for better parameters."""
+    """A search for better parameters of an estimator's steps."""
+
+    model_config = rules(
+        rule(
+            "!(has(self.algorithm) && self.algorithm == 'Grid')"
+            " || self.parameters.all(each, !has(each.min) || (has(each.type) && each.type == 'Int'))",
+            "a Grid has an end: write values, or a range of type Int",
+            field=".parameters",
+        ),
+    )
 
     algorithm: Literal["Grid", "Random", "TPE"] | None = Field(default=None, description="How trials are chosen.")
     parameters: Annotated[
@@ -164,10 +173,16 @@ class Search(ApiModel):
     ] = Field(description="The dimensions.")
     validation: Validation | None = Field(default=None, description="How a trial is scored.")
     max_trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(default=None, description="Most trials to run.")
-    parallelism: Annotated[int, Field(ge=1, le=256)] | None = Field(default=None, description="Trials at one time.")
+    parallelism: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="Trials at one time; with executors, at most as many as they have cores."
+    )
     pruning: bool | None = Field(default=None, description="Whether hopeless trials are ended early.")
     timeout_seconds: PositiveSeconds | None = Field(
-        default=None, description="When to stop starting trials, in seconds."
+        default=None,
+        description=(
+            "When to stop starting trials, in seconds, over all attempts of a run; what still runs a quarter of that"
+            " (10 seconds at least) later is ended."
+        ),
     )
 
 

@@ -68,6 +68,17 @@ class ChampionScore(ApiModel):
 
     version: int = Field(ge=1, description="Its registry version.")
     metric: float | None = Field(default=None, description="Its objective on this run's test rows.")
+    schema_changes: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] | None = Field(
+        default=None, description="How the model's signature differs from its, column by column."
+    )
+
+
+class ExpectationResult(ApiModel):
+    """What became of one of `spec.dataset.expectations`."""
+
+    name: str = Field(description="Name of the expectation.")
+    violations: int = Field(ge=0, description="Rows that violate it; those for which it is NULL among them.")
+    rows: int = Field(ge=0, description="Rows that were looked at.")
 
 
 class RunModel(ApiModel):
@@ -79,11 +90,27 @@ class RunModel(ApiModel):
     digest: str | None = Field(default=None, description="`sha256:…` over the model's files.")
 
 
+class RunSearch(ApiModel):
+    """What the search came to; every trial is a run below the MLflow run."""
+
+    best_value: float | None = Field(
+        default=None, description="The objective of the best trial, mean of the folds of the training rows."
+    )
+    best_trial: int | None = Field(default=None, ge=1, description="Number of the best trial.")
+    best_params: Mapping[str, str] | None = Field(default=None, description="Parameters of the best trial.")
+    trials: int = Field(default=0, ge=0, description="Trials that were begun.")
+    trials_finished: int = Field(default=0, ge=0, description="Trials with a score of every fold.")
+    trials_pruned: int = Field(default=0, ge=0, description="Trials that were ended early, as hopeless.")
+    trials_failed: int = Field(default=0, ge=0, description="Trials that failed.")
+
+
 class RunLogs(ApiModel):
     """Where the run's logs are."""
 
     uri: str | None = Field(default=None, description="Folder in the object store.")
-    complete: bool | None = Field(default=None, description="False where a tail was lost with its node.")
+    complete: bool | None = Field(
+        default=None, description="False where a tail was lost with its node. Known soon after the end."
+    )
 
 
 class AttemptCounts(ApiModel):
@@ -113,10 +140,17 @@ class Run(ApiModel):
     inputs: Annotated[tuple[RunInput, ...], Field(json_schema_extra=ATOMIC)] | None = Field(
         default=None, description="What it reads."
     )
+    code_digest: str | None = Field(
+        default=None, description="With a script of a ConfigMap: `sha256:…` over its files, as every attempt runs them."
+    )
     driver_pod: str | None = Field(default=None, description="Driver pod of the attempt.")
     mlflow: MlflowRun | None = Field(default=None, description="Its MLflow run.")
     progress: Progress | None = Field(default=None, description="How far it is.")
     metrics: Mapping[str, float] | None = Field(default=None, description="What the driver measured.")
+    expectations: Annotated[tuple[ExpectationResult, ...], Field(json_schema_extra=ATOMIC)] | None = Field(
+        default=None, description="What became of the expectations."
+    )
+    search: RunSearch | None = Field(default=None, description="What the search came to.")
     champion: ChampionScore | None = Field(default=None, description="What the model was compared with.")
     model: RunModel | None = Field(default=None, description="What was registered.")
     logs: RunLogs | None = Field(default=None, description="Where its logs are.")
@@ -131,6 +165,32 @@ class Summary(ApiModel):
     table: str | None = Field(default=None, description="First input: `name@version`.")
     metric: str | None = Field(default=None, description="Objective and its value, such as `roc_auc 0.91`.")
     model: str | None = Field(default=None, description="`name/version`.")
+
+
+class ScheduleState(ApiModel):
+    """Which schedule is followed, and how far."""
+
+    cron: str = Field(description="The schedule; another one counts from when it is first seen.")
+    time_zone: str = Field(description="Its time zone.")
+    last_time: Time = Field(
+        description="Newest tick that was acted on: it started a run or was skipped. Before any: since when it counts."
+    )
+
+
+class DeltaState(ApiModel):
+    """Up to where the commits to the trigger's input are in a run."""
+
+    uri: str = Field(description="Where the table lies.")
+    version: int | None = Field(
+        default=None, ge=0, description="Commits up to this one count no more; absent: all of them count."
+    )
+
+
+class TriggerState(ApiModel):
+    """What triggers remember, so that each start is made once."""
+
+    schedule: ScheduleState | None = Field(default=None, description="The clock.")
+    delta: DeltaState | None = Field(default=None, description="Commits to an input.")
 
 
 class TrainingJobStatus(ApiModel):
@@ -152,4 +212,7 @@ class TrainingJobStatus(ApiModel):
         default=None, description="Finished runs, newest first."
     )
     next_schedule_time: Time | None = Field(default=None, description="When the schedule starts the next run.")
+    triggers: TriggerState | None = Field(
+        default=None, description="What triggers remember, so that each start is made once."
+    )
     summary: Summary | None = Field(default=None, description="What `kubectl get` prints.")

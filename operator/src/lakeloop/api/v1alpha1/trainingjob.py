@@ -52,6 +52,8 @@ from lakeloop.api.v1alpha1.training_status import (
     TERMINAL_PHASES,
     AttemptCounts,
     ChampionScore,
+    DeltaState,
+    ExpectationResult,
     FailureClass,
     MlflowRun,
     Progress,
@@ -61,9 +63,12 @@ from lakeloop.api.v1alpha1.training_status import (
     RunLogs,
     RunModel,
     RunPhase,
+    RunSearch,
     RunTrigger,
+    ScheduleState,
     Summary,
     TrainingJobStatus,
+    TriggerState,
 )
 
 __all__ = [
@@ -74,6 +79,7 @@ __all__ = [
     "Champion",
     "ChampionScore",
     "Dataset",
+    "DeltaState",
     "DeltaTrigger",
     "Dependencies",
     "Driver",
@@ -82,6 +88,7 @@ __all__ = [
     "Evaluation",
     "Executor",
     "Expectation",
+    "ExpectationResult",
     "Explanation",
     "FailureClass",
     "Ingest",
@@ -100,8 +107,10 @@ __all__ = [
     "RunModel",
     "RunPhase",
     "RunPolicy",
+    "RunSearch",
     "RunTrigger",
     "Schedule",
+    "ScheduleState",
     "Script",
     "Search",
     "SearchParameter",
@@ -114,6 +123,7 @@ __all__ = [
     "TrainingJob",
     "TrainingJobSpec",
     "TrainingJobStatus",
+    "TriggerState",
     "Triggers",
     "Validation",
     "parse_training_job",
@@ -139,9 +149,33 @@ class TrainingJobSpec(ApiModel):
             "with more than one input an estimator needs dataset.query, the SQL that joins them",
         ),
         rule(
+            "!(has(self.dataset) && has(self.dataset.expectations)) || size(self.inputs) == 1"
+            " || has(self.dataset.query)",
+            "with more than one input dataset.expectations need dataset.query, whose rows they are about",
+        ),
+        rule(
+            "!(has(self.evaluation) && has(self.evaluation.champion)) || has(self.register)",
+            "evaluation.champion is a version of register.model: write register too, or take champion away",
+        ),
+        rule(
+            "!(has(self.evaluation) && has(self.evaluation.champion)) || has(self.estimator)"
+            " || (has(self.dataset) && has(self.dataset.target))",
+            "evaluation.champion needs dataset.target, the column that both models are scored on",
+        ),
+        rule(
+            "!(has(self.evaluation) && has(self.estimator) && has(self.dataset) && has(self.dataset.split)"
+            " && has(self.dataset.split.testFraction) && self.dataset.split.testFraction == 0.0)",
+            "evaluation needs test rows: write dataset.split.testFraction above 0, or take evaluation away",
+        ),
+        rule(
             "self.inputs.all(one, self.inputs.exists_one(other, other.name.lowerAscii() == one.name.lowerAscii()))",
             "inputs are SQL views, to which upper and lower case are the same: write names that differ otherwise",
             field=".inputs",
+        ),
+        rule(
+            "!has(self.search) || has(self.estimator)",
+            "a search sets parameters of an estimator's steps: write one, or search in your own code",
+            field=".search",
         ),
         rule(
             "!(has(self.triggers) && has(self.triggers.delta))"

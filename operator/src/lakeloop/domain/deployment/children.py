@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
-from lakeloop.domain.deployment.drift import covers
+from lakeloop.domain.covers import covers
 from lakeloop.domain.deployment.observed import Observed
 from lakeloop.domain.deployment.rollout import Step
 from lakeloop.domain.plan import Manifest, ObjectRef, controller_of

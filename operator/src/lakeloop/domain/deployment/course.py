@@ -4,9 +4,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus, RejectedVersion
+from lakeloop.domain.deployment.gates import Hold, pass_gates
 from lakeloop.domain.deployment.observed import Observed, Problem
 from lakeloop.domain.deployment.verdict import Rejection, judge
 from lakeloop.status.conditions import shortened
+
+ROLLED_BACK = "RolledBack"
+"""Why a version that was good enough to serve does not: a person's wish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,8 @@ class Course:
     rejection: RejectedVersion | None = None
     """Of the version that should be served."""
     waiting: Problem | None = None
+    hold: Hold | None = None
+    """Why the revision that should serve has no traffic yet."""
     seconds_left: float | None = None
     new_rejection: bool = False
 
@@ -29,11 +35,13 @@ def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime) 
     if target is None:
         # What was begun is finished, and what serves goes on: only the registry's news is missing.
         begun = status.candidate.revision if status.candidate else None
-        known = begun if begun in observed.servers else stable
-        course = Course(known, waiting=observed.problem)
+        going_on = begun in observed.servers and begun is not None and rejected_of(status, begun) is None
+        course = Course(begun if going_on else stable, waiting=observed.problem)
     else:
         known_bad = rejected_of(status, target.revision)
-        course = Course(target.revision) if known_bad is None else Course(stable, rejection=known_bad)
+        course = Course(target.revision)
+        if known_bad is not None:
+            course = Course(_way_back(observed, status, known_bad) or stable, rejection=known_bad)
     recovery = observed.recovery
     lost = course.revision == stable and stable not in observed.servers
     if lost and recovery is not None and rejected_of(status, recovery.revision) is None:
@@ -43,21 +51,33 @@ def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime) 
     return _judged(observed, status, course, course.revision, stable, now)
 
 
+def _way_back(observed: Observed, status: ModelDeploymentStatus, rejected: RejectedVersion) -> str | None:
+    """The revision that a rollback is on its way to."""
+    candidate, back = status.candidate, observed.recovery
+    if rejected.reason != ROLLED_BACK or candidate is None or back is None or candidate.revision != back.revision:
+        return None
+    return back.revision if rejected_of(status, back.revision) is None else None
+
+
 def _judged(
     observed: Observed, status: ModelDeploymentStatus, course: Course, revision: str, stable: str | None, now: datetime
 ) -> Course:
+    gate = pass_gates(observed, status, revision, now)
+    hold = gate if isinstance(gate, Hold) else None
+    paused = hold is not None and hold.pauses
     verdict = judge(
         observed.servers.get(revision),
-        _started(status, revision) or now,
+        now if paused else _started(status, revision) or now,
         observed.spec.strategy.progress_deadline_seconds,
         now,
     )
-    if verdict.rejection is not None:
-        rejected = _rejection(observed, status, revision, verdict.rejection, now)
+    rejection = verdict.rejection or (gate if isinstance(gate, Rejection) else None)
+    if rejection is not None:
+        rejected = _rejection(observed, status, revision, rejection, now)
         return replace(course, revision=stable, rejection=rejected, new_rejection=True)
     if verdict.waiting is not None:
         return replace(course, waiting=course.waiting or verdict.waiting)
-    return replace(course, seconds_left=verdict.seconds_left)
+    return replace(course, hold=hold, seconds_left=None if paused else verdict.seconds_left)
 
 
 def rejected_of(status: ModelDeploymentStatus, revision: str) -> RejectedVersion | None:

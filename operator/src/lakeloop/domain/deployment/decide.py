@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from lakeloop.api.v1alpha1.actions import refusals, request_id
 from lakeloop.api.v1alpha1.deployment_status import (
     Candidate,
     LastRollout,
@@ -13,8 +12,9 @@ from lakeloop.api.v1alpha1.deployment_status import (
     RejectedVersion,
     ServedVersion,
 )
+from lakeloop.domain.deployment.actions import handled
 from lakeloop.domain.deployment.children import child_plan, settled_since
-from lakeloop.domain.deployment.course import Course, course_of, rejected_of, version_of
+from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, rejected_of, version_of
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
 from lakeloop.domain.deployment.rollout import Fleet, Step, next_step
@@ -32,7 +32,6 @@ from lakeloop.status.deployment import (
     with_rejected,
 )
 
-RETRY: Final = "retry"
 SETTLE_SECONDS: Final = 2.0
 """From a change of what the Service selects until every node's proxy has followed. A server that is taken away answers
 for another `DRAIN_LEAST_SECONDS`, so that this need not be the worst case."""
@@ -42,7 +41,7 @@ REPORT_SECONDS: Final = 10.0
 
 def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
     """The plan for one pass over a ModelDeployment that is not being deleted, and whose spec can be acted on."""
-    status, answers = _handled(observed)
+    status, answers = handled(observed, now)
     plan = _decided(observed, status, now, settings)
     return replace(plan, events=[*plan.events, *answers])
 
@@ -54,7 +53,7 @@ def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, s
     course = course_of(observed, status, now)
     if course.revision is None:
         return _nothing_to_run(observed, status, course, now)
-    step = next_step(_fleet(observed, status, course.revision, now))
+    step = next_step(_fleet(observed, status, course, course.revision, now))
     next_status = _next_status(observed, status, course, step, now)
     children = child_plan(observed, step, next_status, settings, now)
     return Plan(
@@ -69,24 +68,6 @@ def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, s
     )
 
 
-def _handled(observed: Observed) -> tuple[ModelDeploymentStatus, list[Event]]:
-    """The status with new actions taken note of, and the answers to those that are not done.
-
-    After `retry` nothing is rejected any longer.
-    """
-    status, annotations = observed.deployment.status, observed.deployment.metadata.annotations
-    handled = dict(status.last_handled or {})
-    refused = refusals("ModelDeployment", annotations, handled)
-    asked = request_id(annotations, RETRY)
-    again = asked is not None and handled.get(RETRY) != asked
-    if not refused and not again:
-        return status, []
-    new = {each.key: each.id for each in refused} | ({RETRY: asked} if again and asked else {})
-    update: dict[str, object] = {"last_handled": {**handled, **new}} | ({"rejected": None} if again else {})
-    answers = [Event("Warning", each.reason, shortened(each.message)) for each in refused]
-    return status.model_copy(update=update), answers
-
-
 def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDeploymentStatus:
     """A suspension does not count towards the deadline."""
     if status.candidate is None or not is_true(status.conditions, SUSPENDED):
@@ -94,7 +75,7 @@ def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDepl
     return status.model_copy(update={"candidate": status.candidate.model_copy(update={"start_time": now})})
 
 
-def _fleet(observed: Observed, status: ModelDeploymentStatus, target: str, now: datetime) -> Fleet:
+def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, target: str, now: datetime) -> Fleet:
     since = settled_since(observed.service)
     return Fleet(
         wanted=observed.spec.replicas,
@@ -102,15 +83,10 @@ def _fleet(observed: Observed, status: ModelDeploymentStatus, target: str, now: 
         target=target,
         replicas={each.revision: each.replicas for each in observed.servers.values()},
         ready={each.revision: each.ready for each in observed.servers.values()},
-        pinned=_pinned(observed) if observed.service else target,
+        pinned=observed.pinned if observed.service else target,
+        admitted=course.hold is None,
         settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
     )
-
-
-def _pinned(observed: Observed) -> str | None:
-    selector = ((observed.service or {}).get("spec") or {}).get("selector") or {}
-    revision: str | None = selector.get(names.REVISION)
-    return revision
 
 
 def _next_status(
@@ -180,6 +156,8 @@ def _reported(observed: Observed, revision: str) -> str | None:
 def _why_changed(observed: Observed, status: ModelDeploymentStatus, candidate: Candidate) -> str:
     if status.stable is None:
         return "FirstRollout"
+    if (undone := rejected_of(status, status.stable.revision or "")) is not None and undone.reason == ROLLED_BACK:
+        return ROLLED_BACK
     if status.stable.version != candidate.version and observed.spec.model.alias:
         return "AliasMoved"
     return "SpecChange"
@@ -226,7 +204,8 @@ def _summed_up(
         wanted=spec.replicas,
         stable=version_text(spec.model.name, stable.version) if stable else None,
         ready=ready,
-        rolling_out=_rolling_out(observed, candidate) if candidate else None,
+        rolling_out=_rolling_out(observed, candidate, course) if candidate else None,
+        held=(course.hold.reason, course.hold.message) if course.hold else None,
         waiting=_told(course.waiting),
         rejected=_rejected_text(spec.model.name, course.rejection),
         fixed=spec.model.version is not None,
@@ -247,8 +226,10 @@ def _summed_up(
     )
 
 
-def _rolling_out(observed: Observed, candidate: Candidate) -> tuple[str, str]:
+def _rolling_out(observed: Observed, candidate: Candidate, course: Course) -> tuple[str, str]:
     model = observed.spec.model.name
+    if course.hold is not None and course.hold.pauses:
+        return course.hold.reason, course.hold.message
     why = hindrance(observed.servers.get(candidate.revision or ""))
     ready = f"{candidate.ready_replicas or 0} of {observed.spec.replicas} servers are ready"
     return "RollingOut", f"to {version_text(model, candidate.version)}: {ready}" + (f": {why}" if why else "")
@@ -268,7 +249,7 @@ def _suspended(observed: Observed, status: ModelDeploymentStatus, now: datetime)
     stable = _with_figures(observed, status.stable, None, Step({}, frozenset(), None, promoted=False))
     stable = stable.model_copy(update={"weight": status.stable.weight}) if stable and status.stable else stable
     course = Course(None, rejection=rejected_of(status, observed.target.revision) if observed.target else None)
-    next_status = _summed_up(observed, status.model_copy(update={"stable": stable}), course, _pinned(observed), now)
+    next_status = _summed_up(observed, status.model_copy(update={"stable": stable}), course, observed.pinned, now)
     return Plan("suspended", "spec.suspend is set: the servers stay as they are", status=next_status.wire())
 
 
@@ -312,6 +293,7 @@ def _again(
 ) -> float | None:
     """Pods and our own objects report their changes; the rest has to be looked at."""
     waits = [course.seconds_left, course.waiting.retry_seconds if course.waiting else None]
+    waits.append(course.hold.again if course.hold else None)
     if step.unsettled or step.promoted or (applied and step.pinned is None):
         waits.append(LOOK_AGAIN_SECONDS)
     served = [each for each in (status.stable, status.candidate) if each is not None]

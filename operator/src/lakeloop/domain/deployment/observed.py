@@ -10,6 +10,7 @@ from typing import Any, Final
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec
 from lakeloop.api.v1alpha1.deployment_status import TrainedOn
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
+from lakeloop.domain.deployment.signature import Signature
 from lakeloop.render.serving import names
 
 DIGEST_TAG: Final = "lakeloop.io/digest"
@@ -129,6 +130,7 @@ class Report:
 
     digest: str | None
     warnings: tuple[str, ...] = ()
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ class Observed:
     problem: Problem | None
     """Why there is no target."""
     recovery: Target | None = None
-    """The stable version under the present spec, where its own Deployment is gone and it is not the target."""
+    """Another version under the present spec: the stable one, where its own Deployment is gone; or the one that a
+    rollback goes back to."""
     servers: Mapping[str, Servers] = field(default_factory=dict)
     """By revision."""
     live: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
@@ -158,6 +161,13 @@ class Observed:
     @property
     def service(self) -> Mapping[str, Any] | None:
         return self.live.get(("Service", self.deployment.metadata.name))
+
+    @property
+    def pinned(self) -> str | None:
+        """The revision that the Service selects; None: all servers, or there is no Service."""
+        selector = ((self.service or {}).get("spec") or {}).get("selector") or {}
+        revision: str | None = selector.get(names.REVISION)
+        return revision
 
 
 def servers_of(deployment: Mapping[str, Any], pods: tuple[ServerPod, ...]) -> Servers:

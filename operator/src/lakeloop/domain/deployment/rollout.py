@@ -4,8 +4,9 @@ The Service selects either one revision (`pinned`) or all servers (`pinned` None
 a server is ready only after its model is loaded, verified and warm. So:
 
 1. the new revision gets one server, which is not selected;
-2. once that is ready, all are selected, and servers move over one at a time: the new revision may have as many servers
-   as keep the sum at the wanted number plus one, the old one loses a server for each new one that is ready;
+2. once that is ready, and has passed its gates, all are selected, and servers move over one at a time: the new
+   revision may have as many servers as keep the sum at the wanted number plus one, the old one loses a server for each
+   new one that is ready;
 3. once the new revision has all that are wanted ready, it alone is selected, and is stable.
 
 With one server wanted, step 1 leads straight to step 3. Every decision rests on what is there, so that a step may be
@@ -28,6 +29,8 @@ class Fleet:
     replicas: Mapping[str, int] = field(default_factory=dict)
     ready: Mapping[str, int] = field(default_factory=dict)
     pinned: str | None = None
+    admitted: bool = True
+    """Whether the target may have traffic once it is ready."""
     settled: bool = True
     """Whether the Service has selected what it selects for long enough that the proxies know."""
 
@@ -49,11 +52,13 @@ class Step:
 
 def next_step(fleet: Fleet) -> Step:
     """The step that follows from what there is."""
+    if not fleet.admitted and (fleet.stable is None or fleet.wanted == 0):
+        return _held(fleet)
     if fleet.stable is None or fleet.wanted == 0:
         return _at_once(fleet)
     if fleet.stable == fleet.target:
         return _home(fleet, {fleet.target: fleet.wanted})
-    ready = _ready(fleet, fleet.target)
+    ready = _ready(fleet, fleet.target) if fleet.admitted else 0
     if ready >= fleet.wanted:
         # The others stay until the Service has settled.
         return Step({**fleet.replicas, fleet.target: fleet.wanted}, frozenset(), fleet.target, promoted=True)
@@ -75,6 +80,15 @@ def _at_once(fleet: Fleet) -> Step:
     there = not serving and (ready > 0 or fleet.wanted == 0)
     pinned = fleet.pinned if serving else fleet.target
     return Step(replicas, others - serving, pinned, promoted=there and fleet.stable != fleet.target)
+
+
+def _held(fleet: Fleet) -> Step:
+    """The target is not even started: with no stable servers it would be selected as soon as it is ready."""
+    kept = {fleet.target: 0} | ({fleet.stable: fleet.wanted} if fleet.stable in fleet.replicas and fleet.stable else {})
+    others = frozenset(fleet.replicas) - frozenset(kept)
+    serving = {each for each in others if fleet.stable is None and _ready(fleet, each) and _selected(fleet, each)}
+    pinned = fleet.pinned if serving else fleet.stable or fleet.target
+    return Step({**kept, **{each: fleet.replicas[each] for each in serving}}, others - serving, pinned, promoted=False)
 
 
 def _home(fleet: Fleet, replicas: Mapping[str, int]) -> Step:

@@ -13,22 +13,31 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
-from lakeloop.api.v1alpha1.trainingjob import FailureClass
+from lakeloop.api.v1alpha1.trainingjob import ExpectationResult, FailureClass, RunSearch
 from lakeloop.domain.plan import Manifest
+from lakeloop.render.training.logs import CONTAINER as LOGS
 from lakeloop.render.training.names import DRIVER, PROGRESS, ROLE, RUN_UID
 
 _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_OWN_CONTAINERS: Final = frozenset({DRIVER, LOGS})
 _EVICTIONS: Final = frozenset({"Evicted", "Preempting", "Terminated", "NodeShutdown", "Shutdown"})
+_OWN_LIMIT: Final = re.compile(r"exceeds the (total )?limit|exceeded its local ephemeral storage limit")
+"""In a kubelet's words: the pod wrote more than its own limits allow, however much room the node has."""
 _REASON: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_METRICS: Final = 64
 """Kept in status; MLflow has them all."""
+_MOST_EXPECTATIONS: Final = 32
+_MOST_PARAMETERS: Final = 16
 _LONGEST_NAME: Final = 250
-_LARGEST_VERSION: Final = 2**53
+_LONGEST_VALUE: Final = 100
+_LARGEST_COUNT: Final = 2**53
 LOST_AFTER: Final = timedelta(seconds=60)
 """Beyond its grace period: a kubelet that is there needs seconds."""
+_WRONG_IN_SPEC: Final = frozenset({"InvalidConf", "InvalidParameter", "AmbiguousNumber"})
 _FINAL_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -42,6 +51,26 @@ class Result:
     objective: tuple[str, float] | None
     model: Mapping[str, Any] | None
     failure: "DriverFailure | None"
+    champion: "ScoredChampion | None" = None
+    """What it was compared with."""
+    expectations: Sequence[ExpectationResult] = ()
+    """What became of the expectations that were checked."""
+    search: RunSearch | None = None
+    whole: bool = True
+    """Whether metrics and expectations are all there: a long result loses them, and the record in MLflow has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChampion:
+    """The champion on this run's test rows."""
+
+    version: int
+    value: float | None
+    """Its objective; None where it could not be scored."""
+    problem: str | None
+    """Why not."""
+    schema_changes: Sequence[str] = ()
+    """How the model's signature differs from its, column by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +97,31 @@ def is_driver(pod: Manifest) -> bool:
 def labels(pod: Manifest) -> Mapping[str, str]:
     """The pod's labels."""
     return pod["metadata"].get("labels") or {}
+
+
+@dataclass(frozen=True, slots=True)
+class RunningImage:
+    """The image that a driver runs from, as its node says it."""
+
+    reference: str
+    """As launched, and with `@sha256:…` where it can be pulled by that."""
+    id: str | None
+    """`sha256:…`: the manifest's digest of a pulled image, the configuration's of one that was loaded into the node."""
+
+
+def running_image(pod: Manifest | None, launched: str) -> RunningImage:
+    """What is known of the image by now."""
+    statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or []
+    found = next((str(each.get("imageID") or "") for each in statuses if each.get("name") == DRIVER), "")
+    repository, _, digest = found.rpartition("@")
+    digest = digest.rpartition("//")[2]
+    if not _DIGEST.fullmatch(digest):
+        return RunningImage(launched, None)
+    name, colon, tag = launched.rpartition(":")
+    named = name if colon and "/" not in tag else launched
+    repository = repository.rpartition("//")[2]
+    pulled = repository == named or repository.endswith(f"/{named}")
+    return RunningImage(f"{launched}@{digest}" if pulled and "@" not in launched else launched, digest)
 
 
 def is_terminal(pod: Manifest) -> bool:
@@ -122,6 +176,60 @@ def read_result(document: Mapping[str, Any] | None, uid: str, attempt: int) -> R
         else None,
         model={k: v for k, v in _map(own.get("model")).items() if isinstance(v, str)} or None,
         failure=None if succeeded else _failure(_map(own.get("failure"))),
+        champion=_champion(_map(own.get("champion"))),
+        search=_search(_map(own.get("search"))) if succeeded else None,
+        expectations=_expectations(own.get("expectations")),
+        whole=(not succeeded or "metrics" in own) and own.get("expectations", ()) is not None,
+    )
+
+
+def _expectations(found: Any) -> list[ExpectationResult]:
+    return [
+        ExpectationResult(name=each["name"], violations=each["violations"], rows=each["rows"])
+        for each in (found if isinstance(found, list) else ())
+        if isinstance(each, Mapping)
+        and isinstance(each.get("name"), str)
+        and len(each["name"]) <= _LONGEST_NAME
+        and _is_count(each.get("violations"))
+        and _is_count(each.get("rows"))
+    ][:_MOST_EXPECTATIONS]
+
+
+def _champion(found: Mapping[str, Any]) -> ScoredChampion | None:
+    version, value, problem = found.get("version"), found.get("value"), found.get("problem")
+    if not _is_count(version):
+        return None
+    changes = found.get("schemaChanges")
+    return ScoredChampion(
+        version=int(version or 0),
+        value=float(value) if value is not None and _is_number(value) else None,
+        problem=problem[:_LONGEST_NAME] if isinstance(problem, str) else None,
+        schema_changes=[
+            each[:_LONGEST_NAME] for each in (changes if isinstance(changes, list) else ()) if isinstance(each, str)
+        ][:_MOST_METRICS],
+    )
+
+
+def _search(found: Mapping[str, Any]) -> RunSearch | None:
+    """What the driver says of its search; None where it says nothing that can be read."""
+    best = _map(found.get("best"))
+    params = {
+        key: value[:_LONGEST_VALUE]
+        for key, value in itertools.islice(_map(best.get("params")).items(), _MOST_PARAMETERS)
+        if isinstance(value, str) and len(key) <= _LONGEST_NAME
+    }
+    names = {"trials": "trials", "trialsFinished": "finished", "trialsPruned": "pruned", "trialsFailed": "failed"}
+    counts = {name: found[key] for name, key in names.items() if _is_count(found.get(key))}
+    if not counts:
+        return None
+    trial = best.get("trial")
+    return RunSearch.parse(
+        {
+            "bestValue": float(best["value"]) if _is_number(best.get("value")) else None,
+            "bestTrial": trial if _is_count(trial) and trial else None,
+            "bestParams": params or None,
+            **counts,
+        }
     )
 
 
@@ -135,28 +243,33 @@ def versions(document: Mapping[str, Any]) -> Mapping[str, int]:
     return {
         str(each["name"]): each["version"]
         for each in (found if isinstance(found, Sequence) else ())
-        if isinstance(each, Mapping) and "name" in each and _is_version(each.get("version"))
+        if isinstance(each, Mapping) and "name" in each and _is_count(each.get("version"))
     }
 
 
-def _is_version(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_VERSION
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
 
 
-def waiting(pod: Manifest) -> tuple[str, str] | None:
-    """Why a pod that does not run yet does not: reason and message; None where it is on its way."""
+def waiting(pod: Manifest) -> DriverFailure | None:
+    """Why a pod that does not run yet does not; None where it is on its way."""
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return "DriverUnschedulable", str(condition.get("message") or condition.get("reason") or "no node fits")
+            detail = str(condition.get("message") or condition.get("reason") or "no node fits")
+            return _submission("DriverUnschedulable", detail, "spec.spark.driver")
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         state = (container.get("state") or {}).get("waiting") or {}
         reason = state.get("reason", "")
         detail = f"{reason}: {state.get('message', '')}".strip(": ")
         if reason in _IMAGE_REASONS:
-            return "ImagePullFailed", f"image {container.get('image', '')} cannot be had: {detail}"
+            message = f"image {container.get('image', '')} cannot be had: {detail}"
+            field = "spec.spark.image" if container.get("name") in _OWN_CONTAINERS else None  # else the template's
+            return _submission("ImagePullFailed", message, field)
         if reason in _CONFIG_REASONS:
-            return "DriverConfigError", f"the driver's container cannot be started: {detail}"
+            name = container.get("name", DRIVER)
+            message = f"container {name} of the driver's pod cannot be started: {detail}"
+            return _submission("DriverConfigError", message, None)
     return None
 
 
@@ -172,11 +285,13 @@ def death(pod: Manifest | None) -> DriverFailure:
     if reason == "NodeLost":
         return _infrastructure("DriverLost", f"the driver's node is gone: {message}".rstrip(": "))
     if reason in _EVICTIONS:
-        return _infrastructure("DriverEvicted", f"the driver was evicted: {message or reason}")
+        return _evicted(message or reason)
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             detail = condition.get("message") or condition.get("reason", "")
-            return _infrastructure("DriverEvicted", f"the driver was evicted: {detail}")
+            if condition.get("reason") == "DeletionByPodGC":
+                return _infrastructure("DriverLost", f"the driver's node is gone: {detail}")
+            return _evicted(detail)
     state = _terminated(pod)
     code = state.get("exitCode")
     if state.get("reason") == "OOMKilled":
@@ -195,6 +310,17 @@ def executors_of(pods: Sequence[Manifest], uid: str) -> list[Manifest]:
     return [pod for pod in pods if not is_driver(pod) and labels(pod).get(RUN_UID) == uid]
 
 
+def _evicted(detail: str) -> DriverFailure:
+    if _OWN_LIMIT.search(detail):
+        told = f"the driver was evicted: {detail.strip()} Raise that limit, or write less"
+        return _infrastructure("DriverEvicted", told, "spec.spark.driver.template")
+    return _infrastructure("DriverEvicted", f"the driver was evicted: {detail}")
+
+
+def _submission(reason: str, message: str, field: str | None) -> DriverFailure:
+    return DriverFailure("Submission", reason, message, field, retriable=False)
+
+
 def _infrastructure(reason: str, message: str, field: str | None = None) -> DriverFailure:
     return DriverFailure("Infrastructure", reason, message, field)
 
@@ -211,7 +337,7 @@ def _failure(failure: Mapping[str, Any]) -> DriverFailure:
         message=str(failure.get("message") or "the driver gave no reason"),
         field=str(field) if field else None,
         # What is wrong in the spec stays wrong.
-        retriable=reason != "InvalidConf",
+        retriable=reason not in _WRONG_IN_SPEC,
     )
 
 

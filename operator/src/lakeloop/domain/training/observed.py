@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lakeloop.api.v1alpha1.trainingjob import FailureClass, RunInput, TrainingJob
 from lakeloop.domain.plan import Effect, Manifest
 from lakeloop.render.training.names import Platform
+from lakeloop.render.training.script import ScriptFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class SeenRun:
 
     run_id: str
     experiment_id: str
+    artifact_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLogs:
+    """What the sidecars of a finished run say of its logs."""
+
+    markers: Mapping[str, bool] | None
+    """Container (`driver-1`, `executor-1-2`) → whether all of its output is there; None: the store did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,47 @@ class SeenVersion:
 
     version: int
     aliases: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenChampion:
+    """The version that has the alias of the champion."""
+
+    model: str
+    version: int
+    source: str
+    """Where its files lie."""
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewCommits:
+    """What was committed to the delta trigger's table since the last run, as far as it was looked at."""
+
+    version: int
+    """The newest version that was looked at; -1: none."""
+    commits: int = 0
+    """Those that count."""
+    rows: int = 0
+    """Rows that they add."""
+    unknown: int = 0
+    """How many of them cannot be read, or tell no rows. They are taken for enough rows, so that none is missed."""
+    newest: datetime | None = None
+    """When the newest of them was committed."""
+    more: bool = False
+    """Whether there are versions that were not looked at yet."""
+    recreated: bool = False
+    """Whether the table is another one than that which the last run read: all of its commits are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLook:
+    """The delta trigger's table could not be looked at."""
+
+    problem: Problem | None
+    """None: it may be a blip."""
+    again: float
+    """Seconds until the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +117,24 @@ class Observed:
     """Ingestion manifests to write before the inputs are pinned."""
     ingested: Mapping[str, int] = field(default_factory=dict)
     """Input → version that an earlier attempt's ingestion made."""
+    script: ScriptFiles | None = None
+    """The files of the user's ConfigMap, where the run's own does not hold them yet."""
     tracked: SeenRun | None = None
+    """The active run in MLflow, where an earlier step of this pass made it or found it."""
+    begun: bool = False
+    """Whether an earlier step of this pass began the active run: nothing outside can know of it."""
     record: Mapping[str, Any] | None = None
     """`lakeloop/result.json` of the MLflow run, where the driver's own message cannot be had."""
     version: SeenVersion | None = None
+    champion: SeenChampion | None = None
+    storage_ca: str | None = None
+    """The certificates that `storage.caSecretRef` names, PEM."""
+    logs: SeenLogs | None = None
+    """Of the newest finished run whose logs are not known to be whole."""
+    looked: frozenset[str] = frozenset()
+    """What was looked for in this pass; see `lookups`."""
+    commits: NewCommits | FailedLook | None = None
+    """Of the delta trigger's table; None where that was not looked at."""
     problems: Sequence[Problem] = ()
     """What was looked for and could not be had."""
     refusal: Problem | None = None
@@ -102,6 +167,17 @@ class EnsureRun(Effect):
     uid: str
     started: datetime
     tags: Mapping[str, str]
+    new: bool = False
+    """Whether none can be there yet, so that it need not be looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagRun(Effect):
+    """Sets a tag of the run in MLflow, as far as MLflow answers."""
+
+    run_id: str
+    key: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +189,8 @@ class EndRun(Effect):
     ended: datetime
     best_effort: bool
     """Whether the plan goes on where MLflow cannot be reached."""
+    nested_in: str | None = None
+    """The experiment, where runs nested in it may be open still, left by a driver that died: they are ended first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +208,22 @@ class RegisterVersion(Effect):
 
 @dataclass(frozen=True, slots=True)
 class SetAlias(Effect):
-    """Points the alias to the version."""
+    """Points the alias to the version.
+
+    `guarded`: only where it points to `instead_of` (None: to nothing) or to the version already.
+    """
 
     model: str
     alias: str
     version: int
+    guarded: bool = False
+    instead_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagVersion(Effect):
+    """Sets tags of a version."""
+
+    model: str
+    version: int
+    tags: Mapping[str, str]

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Literal
 
 from lakeloop.api.v1alpha1.trainingjob import Run, RunFailure
 from lakeloop.domain.plan import Effect, Event, ObjectRef, Plan
 from lakeloop.domain.training import driver as drivers
 from lakeloop.domain.training.driver import DriverFailure
-from lakeloop.domain.training.observed import EndRun, Problem
+from lakeloop.domain.training.observed import EndRun, Problem, TagRun
 from lakeloop.domain.training.retries import next_counts, next_look, retry_number, wait_before
 from lakeloop.domain.training.situation import Situation, after, normal, pod_ref, seconds_until, warning
+from lakeloop.render.training.logs import LOGS_TAG
 from lakeloop.render.training.names import RunIdentity
 from lakeloop.status.conditions import shortened
 from lakeloop.status.training import Said
@@ -62,26 +62,24 @@ def fail(sit: Situation, policy: str, failure: DriverFailure, run: Run | None = 
     """A new attempt where the class of the failure has retries left, else the end of the run."""
     run = run or sit.active
     limits = sit.spec.run_policy
-    recorded = RunFailure(
-        class_=failure.failure, reason=failure.reason, message=shortened(failure.text), field=failure.field
-    )
     counts = next_counts(run.retries, failure.failure, limits.retries) if failure.retriable else None
     if counts is None:
         said = Said("Failed", failure.reason, failure.text, data_failed=failure.failure == "Data")
-        return finish(sit, policy, "Failed", said, run.model_copy(update={"failure": recorded}))
-    pause = wait_before(retry_number(counts, failure.failure), limits.backoff)
+        return finish(sit, policy, "Failed", said, run.model_copy(update={"failure": recorded(failure)}))
     attempt = (run.attempt or 1) + 1
+    pause = wait_before(retry_number(counts, failure.failure), limits.backoff, f"{run.uid}/{attempt}")
     again = run.model_copy(
         update={
             "phase": "Pending",
             "attempt": attempt,
             "retries": counts,
-            "next_attempt_time": sit.now + timedelta(seconds=round(pause.total_seconds())),
-            "failure": recorded,
+            "next_attempt_time": sit.now + pause,
+            "failure": recorded(failure),
             # Nothing of the last attempt may be taken for the next one's.
             "driver_pod": None,
             "progress": None,
             "metrics": None,
+            "expectations": None,
         }
     )
     message = f"attempt {run.attempt or 1} failed: {failure.text}; attempt {attempt} in {pause.total_seconds():.0f} s"
@@ -95,6 +93,13 @@ def fail(sit: Situation, policy: str, failure: DriverFailure, run: Run | None = 
     )
 
 
+def recorded(failure: DriverFailure) -> RunFailure:
+    """The failure as status has it."""
+    return RunFailure(
+        class_=failure.failure, reason=failure.reason, message=shortened(failure.text), field=failure.field
+    )
+
+
 def finish(
     sit: Situation,
     policy: str,
@@ -105,11 +110,13 @@ def finish(
     objective: tuple[str, float] | None = None,
     changes: Mapping[str, Any] | None = None,
     effects: Sequence[Effect] = (),
+    events: Sequence[Event] = (),
     follows: bool | None = None,
 ) -> Plan:
     """The end of the run; it is final.
 
-    `follows`: whether another run starts at once, by default where the spec changed.
+    `events`: what is to be told beside the end itself. `follows`: whether another run starts at once, by default where
+    the spec changed.
     """
     over = run.model_copy(
         update={
@@ -117,6 +124,8 @@ def finish(
             "completion_time": sit.now,
             "next_attempt_time": None,
             "progress": None,
+            # What never had a driver has no log, and none that could be lost.
+            "logs": run.logs if run.launch_time or (run.attempt or 1) > 1 else None,
         }
     )
     limit = sit.spec.run_policy.history_limit
@@ -126,6 +135,8 @@ def finish(
         follows = run.training_spec_hash != sit.spec_hash
     if follows:
         said = Said("InProgress", "RunFollows", f"run {run.number} is over ({said.message}); a new one starts")
+    # Where it went from the launch to its end unseen, or never ran.
+    linked = link_to_logs(over) if sit.active.phase in ("Pending", "Submitting") else []
     end = [end_run(sit, over, ended)] if over.mlflow else []
     return sit.plan(
         policy,
@@ -133,11 +144,18 @@ def finish(
         run=over,
         objective=objective,
         changes={**(changes or {}), "history": history[:limit] or None},
-        effects=[*effects, *end],
+        effects=[*effects, *linked, *end],
         delete=[*remains(sit), *(config_map_ref(sit, each) for each in dropped)],
         requeue_after=0 if follows else float(sit.spec.run_policy.ttl_seconds_after_finished),
-        events=(_event(ended, said, over),),
+        events=(*events, _event(ended, said, over)),
     )
+
+
+def link_to_logs(run: Run) -> Sequence[Effect]:
+    """The MLflow run says where its logs are."""
+    if run.mlflow is None or run.logs is None or run.logs.uri is None:
+        return []
+    return [TagRun(run.mlflow.run_id, LOGS_TAG, run.logs.uri)]
 
 
 def _event(ended: Ended, said: Said, run: Run) -> Event:
@@ -151,7 +169,10 @@ def end_run(sit: Situation, run: Run, ended: Ended) -> EndRun:
     """A run that did well waits for MLflow to know it. One that did not must not stay because MLflow is down."""
     if run.mlflow is None:
         raise LookupError("the run has no MLflow run")
-    return EndRun(run.mlflow.run_id, _MLFLOW_STATUS[ended], sit.now, best_effort=ended != "Succeeded")
+    spec = sit.run_spec
+    nested = run.mlflow.experiment_id if spec.search is not None or spec.estimator is None else None
+    best_effort = ended != "Succeeded"
+    return EndRun(run.mlflow.run_id, _MLFLOW_STATUS[ended], sit.now, best_effort=best_effort, nested_in=nested)
 
 
 def remains(sit: Situation) -> list[ObjectRef]:

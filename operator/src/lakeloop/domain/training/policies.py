@@ -1,12 +1,13 @@
 """Policies about the job as a whole: deletion, refusal, stop, suspension, what starts a run, what is left of one."""
 
+from dataclasses import replace
 from datetime import timedelta
 
+from lakeloop.api.v1alpha1.common import Condition
 from lakeloop.api.v1alpha1.implemented import unimplemented_fields
 from lakeloop.api.v1alpha1.trainingjob import Run
 from lakeloop.domain.plan import ObjectRef, Plan
 from lakeloop.domain.training import driver as drivers
-from lakeloop.domain.training.active import POLL_SECONDS
 from lakeloop.domain.training.outcomes import end_run, finish, remains
 from lakeloop.domain.training.situation import (
     FINALIZER,
@@ -20,9 +21,11 @@ from lakeloop.domain.training.situation import (
     seconds_until,
     warning,
 )
+from lakeloop.domain.training.triggers import Wish, held_back, problem, wish
+from lakeloop.domain.training.watch import POLL_SECONDS
 from lakeloop.render.training.names import RUN_UID
 from lakeloop.status.conditions import STALLED, SUSPENDED, find, is_true
-from lakeloop.status.training import Said
+from lakeloop.status.training import Said, violations
 
 
 def deletion(sit: Situation) -> Plan | None:
@@ -70,18 +73,12 @@ def stop(sit: Situation) -> Plan | None:
     return finish(sit, "stop", "Stopped", said, sit.run, changes=handled)
 
 
-def suspended(sit: Situation) -> bool:
-    """By the spec, or by the newest action. An action `off-…` takes back an action `on-…`, not the spec."""
-    action = sit.asked(SUSPEND) or sit.handled(SUSPEND) or ""
-    return sit.spec.suspend or action.startswith("on-")
-
-
 def suspension(sit: Situation) -> Plan | None:
     """No run starts; a driver at work is stopped, and its run takes up again, with the same inputs, afterwards."""
-    if not suspended(sit):
+    if not sit.suspended:
         return None
     by = "spec.suspend" if sit.spec.suspend else f"the action {SUSPEND}"
-    said = Said("Suspended", "Suspended", f"held back by {by}")
+    said = Said("Suspended", "Suspended", f"held back by {by}{held_back(sit)}")
     changes = {"last_handled": sit.handled_with(SUSPEND)}
     run = sit.run
     if run is None:
@@ -126,47 +123,58 @@ def replacement(sit: Situation) -> Plan | None:
         return None
     asked = sit.requested(RUN_NOW)
     changed = run.training_spec_hash != sit.spec_hash
-    if not (asked or changed):
+    forbidden = sit.spec.run_policy.concurrency == "Forbid"
+    # What a trigger asks for stays asked for: a run that is ending anyway ends as it does.
+    ending = sit.driver is not None and drivers.is_terminal(sit.driver)
+    wished = None if forbidden or ending else wish(sit)
+    if not (asked or changed or wished):
         return None
-    if run.launch_time is not None and sit.spec.run_policy.concurrency == "Forbid":
+    if run.launch_time is not None and forbidden:
         return None
-    why = "the training spec changed" if changed else f"{RUN_NOW}: {asked}"
+    why = "the training spec changed" if changed else f"{RUN_NOW}: {asked}" if asked else wished.why if wished else ""
     said = Said("Stopped", "Superseded", f"a newer run takes its place ({why})")
     return finish(sit, "replacement", "Stopped", said, run, follows=True)
 
 
 def start(sit: Situation) -> Plan | None:
-    """A run for a training spec that was not acted on yet, or for an action; both at once are one run."""
+    """A run for a training spec that was not acted on yet, for an action, or for a trigger; all at once are one run."""
     if sit.run is not None:
         return None
-    asked, changed = sit.requested(RUN_NOW), sit.status.training_spec_hash != sit.spec_hash
-    if not (asked or changed):
+    wanted = _wanted(sit)
+    if wanted is None:
         return None
     last = sit.status.run
     number = max([0, *(each.number for each in (last, *(sit.status.history or ())) if each is not None)]) + 1
     run = Run(
         number=number,
         uid=sit.observed.fresh_uid,
-        trigger="SpecChange" if changed else "Manual",
-        trigger_key=sit.spec_hash if changed else asked,
+        trigger=wanted.trigger,
+        trigger_key=wanted.key,
         training_spec_hash=sit.spec_hash,
         phase="Pending",
         attempt=1,
         start_time=sit.now,
     )
-    why = "the training spec is new" if changed else f"{RUN_NOW}: {asked}"
     # A stop that was asked for while nothing ran is answered; it must not stop this run.
     handled = sit.handled_with(RUN_NOW, STOP)
     return sit.plan(
         "start",
-        Said("InProgress", "RunStarted", f"run {number} started: {why}"),
+        Said("InProgress", "RunStarted", f"run {number} started: {wanted.why}"),
         run=run,
         fresh=True,
         changes={"training_spec_hash": sit.spec_hash, "last_handled": handled},
         status_first=True,
         requeue_after=0,
-        events=(normal("RunStarted", f"run {number}: {why}"),),
+        events=(normal("RunStarted", f"run {number}: {wanted.why}"),),
     )
+
+
+def _wanted(sit: Situation) -> Wish | None:
+    if sit.status.training_spec_hash != sit.spec_hash:
+        return Wish("SpecChange", sit.spec_hash, "the training spec is new")
+    if asked := sit.requested(RUN_NOW):
+        return Wish("Manual", asked, f"{RUN_NOW}: {asked}")
+    return wish(sit)
 
 
 def rest(sit: Situation) -> Plan | None:
@@ -182,22 +190,39 @@ def rest(sit: Situation) -> Plan | None:
             continue
         uid = drivers.labels(pod).get(RUN_UID, "")
         end = after(ended.get(uid), ttl, sit.now - timedelta(seconds=ttl))
-        # A pod that is alive, although its run is over, is a leftover of a stop.
-        if end <= sit.now or not drivers.is_terminal(pod):
+        if end <= sit.now:
             going.append(pod_ref(pod))
+        elif not drivers.is_terminal(pod):
+            # A pod that is alive, although its run is over, is a leftover of a stop; or it is over, and the list old.
+            going.append(replace(pod_ref(pod), resource_version=pod["metadata"].get("resourceVersion")))
+            due.append(sit.now + timedelta(seconds=POLL_SECONDS))
         else:
             due.append(end)
     again = seconds_until(min(due), sit.now, least=1.0) if due else None
     changes = {"last_handled": sit.handled_with(STOP, SUSPEND)}
-    return sit.plan("rest", _at_rest(sit), changes=changes, delete=going, requeue_after=again)
+    said = _at_rest(sit)
+    plan = sit.plan("rest", said, changes=changes, delete=going, requeue_after=again)
+    if said.blocked is None or _stalled(plan) == find(sit.status.conditions, STALLED):
+        return plan
+    return replace(plan, events=(warning(*said.blocked),))
+
+
+def _stalled(plan: Plan) -> Condition | None:
+    return find((Condition.parse(each) for each in (plan.status or {})["conditions"]), STALLED)
 
 
 def _at_rest(sit: Situation) -> Said:
+    found = problem(sit)
+    return replace(_of_last_run(sit), blocked=(found.reason, found.text) if found is not None else None)
+
+
+def _of_last_run(sit: Situation) -> Said:
     run = sit.status.run
     if run is None or run.phase not in ("Succeeded", "Failed", "Stopped"):
         return Said("InProgress", "NotStarted", "no run started yet")
     if run.phase == "Succeeded":
-        return Said("Succeeded", "RunSucceeded", _message(sit, f"run {run.number} succeeded"))
+        message = _message(sit, f"run {run.number} succeeded")
+        return Said("Succeeded", "RunSucceeded", message, data_note=violations(run))
     if run.phase == "Stopped":
         return Said("Stopped", "Stopped", _message(sit, f"run {run.number} was stopped"))
     failure = run.failure

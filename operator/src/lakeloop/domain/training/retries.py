@@ -1,9 +1,13 @@
 """Which failures are tried again, how often, and after how long."""
 
+import hashlib
 from datetime import datetime, timedelta
 
 from lakeloop.api.v1alpha1.defaults import EffectiveBackoff, EffectiveRetries
 from lakeloop.api.v1alpha1.trainingjob import AttemptCounts, FailureClass
+
+JITTER = 0.2
+"""Share by which a wait may be shorter or longer: runs that failed together must not come back together."""
 
 
 def next_counts(before: AttemptCounts | None, failure: FailureClass, budget: EffectiveRetries) -> AttemptCounts | None:
@@ -28,11 +32,15 @@ def retry_number(counts: AttemptCounts, failure: FailureClass) -> int:
     return by_class.get(failure, 1)
 
 
-def wait_before(retry: int, backoff: EffectiveBackoff) -> timedelta:
-    """initialSeconds, times factor after each, at most maxSeconds."""
+def wait_before(retry: int, backoff: EffectiveBackoff, salt: str) -> timedelta:
+    """initialSeconds, times factor after each, a fifth more or less by the salt, at most maxSeconds; whole seconds.
+
+    The salt (the run's uid and the attempt) in place of chance: the same decision taken twice is the same.
+    """
     # The exponent is bounded: a float overflows long after maxSeconds is reached.
-    seconds = backoff.initial_seconds * backoff.factor ** min(retry - 1, 64)
-    return timedelta(seconds=min(seconds, float(backoff.max_seconds)))
+    seconds = min(backoff.initial_seconds * backoff.factor ** min(retry - 1, 64), float(backoff.max_seconds))
+    share = int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8]) / 2**64
+    return timedelta(seconds=min(round(seconds * (1.0 + JITTER * (2.0 * share - 1.0))), backoff.max_seconds))
 
 
 def next_look(since: datetime, now: datetime, backoff: EffectiveBackoff) -> float:

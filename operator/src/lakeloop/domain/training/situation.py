@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
@@ -16,6 +16,7 @@ from lakeloop.domain.training import driver as drivers
 from lakeloop.domain.training.observed import Observed
 from lakeloop.render.training.names import RUN_UID, RunIdentity
 from lakeloop.render.training.run_config import SPEC_KEY
+from lakeloop.render.training.script import ScriptFiles, pinned_files
 from lakeloop.render.training.storage import StorageTarget, storage_target
 from lakeloop.status.conditions import STALLED, find, shortened
 from lakeloop.status.training import Said, job_conditions, run_summary
@@ -73,9 +74,27 @@ class Situation:
         return effective_training_spec(TrainingJobSpec.parse(self.written))
 
     @cached_property
+    def script(self) -> ScriptFiles | None:
+        """The active run's script: as its ConfigMap holds it, else as the user's does now."""
+        if not self._script_of_config_map:
+            return None
+        config_map = self.observed.config_map
+        pinned = pinned_files(config_map) if config_map and is_of(config_map, self.active) else None
+        return pinned or self.observed.script
+
+    @property
+    def lacks_script(self) -> bool:
+        """Whether the run has a script in a ConfigMap, and its files are not known."""
+        return self._script_of_config_map and self.script is None
+
+    @property
+    def _script_of_config_map(self) -> bool:
+        return self.run_spec.script is not None and self.run_spec.script.config_map_ref is not None
+
+    @cached_property
     def target(self) -> StorageTarget:
         """The active run's object store."""
-        return storage_target(self.run_spec.storage, self.observed.platform)
+        return storage_target(self.run_spec.storage, self.observed.platform, self.observed.storage_ca)
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -117,6 +136,12 @@ class Situation:
         wanted = {each: self.requested(each) for each in actions}
         new = {each.partition("/")[2]: value for each, value in wanted.items() if value}
         return {**(self.status.last_handled or {}), **new} or None
+
+    @cached_property
+    def suspended(self) -> bool:
+        """By the spec, or by the newest action. An action `off-…` takes back an action `on-…`, not the spec."""
+        action = self.asked(SUSPEND) or self.handled(SUSPEND) or ""
+        return self.spec.suspend or action.startswith("on-")
 
     def plan(
         self,
@@ -166,6 +191,12 @@ class Situation:
             events=events,
         )
 
+    def with_run(self, run: Run) -> "Situation":
+        """The same, were this what the status says of the run."""
+        status = self.status.model_copy(update={"run": run})
+        job = self.observed.job.model_copy(update={"status": status})
+        return Situation(replace(self.observed, job=job), self.now)
+
     def stalled_for(self, reason: str) -> bool:
         """Whether the status says already that it waits for this."""
         found = find(self.status.conditions, STALLED)
@@ -185,13 +216,18 @@ def run_spec(raw: Mapping[str, Any], config_map: Manifest | None, run: Run | Non
     limits) is the resource's own as it is now, so that the next attempt has the memory that the last one lacked.
     """
     own: Mapping[str, Any] = raw["spec"]
-    if run is None or config_map is None or config_map["metadata"].get("labels", {}).get(RUN_UID) != run.uid:
+    if run is None or config_map is None or not is_of(config_map, run):
         return own
     launched = json.loads((config_map.get("data") or {}).get(SPEC_KEY) or "null")
     if not isinstance(launched, Mapping):
         return own
     spark = _mixed(own.get("spark") or {}, launched.get("spark") or {}, HASHED_SPARK_PARTS)
     return {**_mixed(own, launched, HASHED_PARTS), "spark": spark}
+
+
+def is_of(config_map: Manifest, run: Run) -> bool:
+    """Whether the ConfigMap is this run's, and not one of another object that had the same name."""
+    return bool(config_map["metadata"].get("labels", {}).get(RUN_UID) == run.uid)
 
 
 def _mixed(own: Mapping[str, Any], launched: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec, storage_secret_name
+from lakeloop.api.v1alpha1.defaults import EffectiveBatching, EffectiveDeploymentSpec, storage_secret_name
 from lakeloop.api.v1alpha1.modeldeployment import Resources
 from lakeloop.render.certificates import CA_KEY, CA_VOLUME
 from lakeloop.render.errors import Unrenderable
@@ -170,8 +170,19 @@ def _environment(
         "LAKELOOP_DRAIN_LEAST_SECONDS": str(DRAIN_LEAST_SECONDS),
         "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path" if path_style else "virtual",
         **({"AWS_CA_BUNDLE": f"{CA_FOLDER}/{CA_KEY}"} if _ca_secret(spec) or settings.storage_ca else {}),
+        **_batching(spec.server.batching),
     }
     return [{"name": name, "value": value} for name, value in values.items()] + storage_env(target)
+
+
+def _batching(asked: EffectiveBatching | None) -> dict[str, str]:
+    """Nothing where it is not asked for: the server's own are then in force (no row waits for company)."""
+    if asked is None:
+        return {}
+    return {
+        "LAKELOOP_BATCH_MAX_SIZE": str(asked.max_size),
+        "LAKELOOP_BATCH_MAX_DELAY_MS": f"{asked.max_delay_milliseconds:g}",
+    }
 
 
 def _users_environment(spec: EffectiveDeploymentSpec, own: list[dict[str, Any]]) -> list[dict[str, Any]]:

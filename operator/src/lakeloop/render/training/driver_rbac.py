@@ -1,18 +1,21 @@
-"""What the driver may do in its namespace: what Spark's Kubernetes backend calls, and annotate its own pod."""
+"""What the driver may do in its namespace: annotate its own pod and, with executors, what Spark's backend calls."""
 
 from typing import Any
 
-from lakeloop.render.training.names import driver_account, job_labels, owner
+from lakeloop.render.training.names import RunIdentity, driver_account, job_labels, owner
 
 
-def driver_rbac(namespace: str, job: str, job_uid: str, service_account: str | None) -> list[dict[str, Any]]:
-    """ServiceAccount, Role and RoleBinding, one set per job. A service account of the user's is bound, not made."""
-    name = driver_account(job)
+def driver_rbac(run: RunIdentity, service_account: str | None, *, executors: bool) -> list[dict[str, Any]]:
+    """ServiceAccount, Role and RoleBinding, one set per job, with what this attempt needs.
+
+    A service account of the user's is bound, not made.
+    """
+    name, namespace = driver_account(run.job), run.namespace
     meta = {
         "name": name,
         "namespace": namespace,
-        "labels": job_labels(job, "driver"),
-        "ownerReferences": owner(job, job_uid),
+        "labels": job_labels(run.job, "driver"),
+        "ownerReferences": owner(run.job, run.job_uid),
     }
     account = {
         "apiVersion": "v1",
@@ -25,12 +28,8 @@ def driver_rbac(namespace: str, job: str, job_uid: str, service_account: str | N
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": meta,
-        "rules": [
-            _rule("pods", "create", "get", "list", "watch", "delete", "deletecollection", "patch"),
-            _rule("configmaps", "create", "get", "list", "watch", "delete", "deletecollection", "update", "patch"),
-            _rule("persistentvolumeclaims", "list", "deletecollection"),
-            _rule("services", "get", "list", "watch", "create", "delete", "deletecollection"),
-        ],
+        # To patch any pod would be to change any pod's image.
+        "rules": _with_executors() if executors else [_rule("pods", "patch") | {"resourceNames": [run.driver_pod]}],
     }
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -40,6 +39,15 @@ def driver_rbac(namespace: str, job: str, job_uid: str, service_account: str | N
         "subjects": [{"kind": "ServiceAccount", "name": service_account or name, "namespace": namespace}],
     }
     return [role, binding] if service_account else [account, role, binding]
+
+
+def _with_executors() -> list[dict[str, Any]]:
+    return [
+        _rule("pods", "create", "get", "list", "watch", "delete", "deletecollection", "patch"),
+        _rule("configmaps", "create", "get", "list", "watch", "delete", "deletecollection", "update", "patch"),
+        _rule("persistentvolumeclaims", "list", "deletecollection"),
+        _rule("services", "get", "list", "watch", "create", "delete", "deletecollection"),
+    ]
 
 
 def _rule(resource: str, *verbs: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lakeloop.api.v1alpha1 import API_VERSION
 TRAINING_JOB: Final = "lakeloop.io/training-job"
 RUN: Final = "lakeloop.io/run"
 RUN_UID: Final = "lakeloop.io/run-uid"
+DIGEST: Final = "lakeloop.io/digest"
 ATTEMPT: Final = "lakeloop.io/attempt"
 ROLE: Final = "lakeloop.io/role"
 PROGRESS: Final = "lakeloop.io/progress"

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from lakeloop.api.v1alpha1.defaults import EffectiveSpark
 from lakeloop.api.v1alpha1.training_execution import CREDENTIAL_CONF, OPERATOR_CONF
 from lakeloop.render.certificates import java_options
-from lakeloop.render.errors import InvalidConf
+from lakeloop.render.errors import InvalidConf, Unrenderable
 from lakeloop.render.quantities import value_of
+from lakeloop.render.training.logs import LogTarget, event_log
 from lakeloop.render.training.names import EXECUTOR, MOUNT, Platform, RunIdentity
 from lakeloop.render.training.storage import StorageTarget
 
@@ -50,7 +51,9 @@ def checked_conf(conf: Mapping[str, str]) -> Mapping[str, str]:
     return conf
 
 
-def spark_conf(run: RunIdentity, spark: EffectiveSpark, target: StorageTarget, platform: Platform) -> dict[str, str]:
+def spark_conf(
+    run: RunIdentity, spark: EffectiveSpark, target: StorageTarget, platform: Platform, logs: LogTarget | None = None
+) -> dict[str, str]:
     """All settings of the run. Raises InvalidConf. Beside each: what of spark-submit it stands for."""
     image = spark.image or platform.trainer_image
     conf = {
@@ -61,9 +64,36 @@ def spark_conf(run: RunIdentity, spark: EffectiveSpark, target: StorageTarget, p
         # No query may leave the pinned inputs by naming a path: SELECT * FROM delta.`s3a://…`.
         "spark.sql.runSQLOnFiles": "false",
     }
-    conf |= _executors(run, spark, image, platform) if spark.executor.instances else _in_driver(spark)
+    conf |= _executors(run, spark, image, platform) if has_executors(spark) else _in_driver(spark)
     conf |= _s3a(target)
+    conf |= event_log(logs)
     return conf | dict(checked_conf(spark.conf))
+
+
+def has_executors(spark: EffectiveSpark) -> bool:
+    """Whether anything of the run happens outside the driver's pod."""
+    return spark.dynamic_allocation.enabled or spark.executor.instances > 0
+
+
+def _how_many(spark: EffectiveSpark) -> dict[str, str]:
+    dynamic = spark.dynamic_allocation
+    if not dynamic.enabled:
+        return {"spark.executor.instances": str(spark.executor.instances)}  # --num-executors
+    if dynamic.min_executors > dynamic.max_executors:
+        # One of the two is a default, which the resource's schema does not know.
+        raise Unrenderable(
+            "spec.spark.dynamicAllocation",
+            f"minExecutors {dynamic.min_executors} is above maxExecutors {dynamic.max_executors}: write both",
+        )
+    return {
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": str(dynamic.min_executors),
+        "spark.dynamicAllocation.maxExecutors": str(dynamic.max_executors),
+        # One to begin with, where there may be one: the first job would ask for it after a second of waiting.
+        "spark.dynamicAllocation.initialExecutors": str(max(dynamic.min_executors, 1)),
+        # Kubernetes has no shuffle service that would outlive an executor.
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+    }
 
 
 def _in_driver(spark: EffectiveSpark) -> dict[str, str]:
@@ -74,7 +104,7 @@ def _executors(run: RunIdentity, spark: EffectiveSpark, image: str, platform: Pl
     executor = spark.executor
     return {
         "spark.master": "k8s://https://kubernetes.default.svc",  # --master, as cluster mode rewrites it in the pod
-        "spark.executor.instances": str(executor.instances),  # --num-executors
+        **_how_many(spark),
         "spark.executor.cores": str(executor.cores),  # --executor-cores
         "spark.executor.memory": f"{mebibytes(executor.memory)}m",  # --executor-memory
         "spark.executor.memoryOverhead": _EXECUTOR_OVERHEAD,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lakeloop.api.v1alpha1.common import Storage
+from lakeloop.api.v1alpha1.common import CaSecretReference, Storage
 from lakeloop.api.v1alpha1.defaults import storage_secret_name
 from lakeloop.api.v1alpha1.trainingjob import Input
 from lakeloop.render.certificates import CA_KEY
@@ -29,16 +29,22 @@ class StorageTarget:
     """Certificates that the endpoint's is checked against, PEM; None: those of the image."""
 
 
-def storage_target(storage: Storage, platform: Platform) -> StorageTarget:
-    """What the resource says, and for the rest what the operator's settings say."""
+def storage_target(storage: Storage, platform: Platform, ca: str | None = None) -> StorageTarget:
+    """What the resource says, and for the rest what the operator's settings say. `ca`: what its caSecretRef holds."""
     return StorageTarget(
         endpoint=storage.endpoint or platform.storage_endpoint,
         region=storage.region or platform.storage_region,
         path_style=platform.storage_path_style if storage.path_style is None else storage.path_style,
         secret=None if storage.service_account_name else storage_secret_name(storage),
         service_account=storage.service_account_name,
-        ca=platform.storage_ca,
+        ca=ca if own_ca(storage) else platform.storage_ca,
     )
+
+
+def own_ca(storage: Storage) -> CaSecretReference | None:
+    """Where the resource names certificates of its own for the store."""
+    reference = storage.ca_secret_ref
+    return reference if reference is not None and reference.name else None
 
 
 def input_uri(index: int, item: Input, storage: Storage, platform: Platform) -> str:
