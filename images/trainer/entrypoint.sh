@@ -18,7 +18,11 @@ archive=${LAKELOOP_CDS_ARCHIVE:-/opt/lakeloop/spark.jsa}
 if [ -f "$archive" ]; then
   options=(-Xshare:auto "-XX:SharedArchiveFile=$archive" "${options[@]}")
 fi
-exec java "${options[@]}" "-Xms$SPARK_EXECUTOR_MEMORY" "-Xmx$SPARK_EXECUTOR_MEMORY" -cp "$class_path" \
+logged=()
+if [ -n "${LAKELOOP_LOG_FOLDER:-}" ]; then
+  logged=(lakeloop-logged) # keeps a copy of the output, for the sidecar
+fi
+exec "${logged[@]}" java "${options[@]}" "-Xms$SPARK_EXECUTOR_MEMORY" "-Xmx$SPARK_EXECUTOR_MEMORY" -cp "$class_path" \
   org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend \
   --driver-url "$SPARK_DRIVER_URL" --executor-id "$SPARK_EXECUTOR_ID" --cores "$SPARK_EXECUTOR_CORES" \
   --app-id "$SPARK_APPLICATION_ID" --hostname "$SPARK_EXECUTOR_POD_IP" \

@@ -6,16 +6,20 @@ server's environment (images/mlflow) are kept below ``~/.cache/lakeloop``, so on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def spark_home() -> Path:
-    """The image's ``SPARK_HOME`` as far as the JVM needs it: pyspark's jars and those of pom.xml, checked by jars.sha256.
+    """The image's ``SPARK_HOME`` as far as the JVM needs it: pyspark's jars and those of make_jars.sh, checked.
 
     With the image's class-data archive beside them, which takes a minute to make and halves every JVM's start.
     """
     import pyspark
 
-    pom, sums, shipped = TRAINER / "pom.xml", TRAINER / "jars.sha256", Path(pyspark.__file__).parent
-    record = TRAINER / "cds/record.py"
-    parts = (pom.read_bytes(), sums.read_bytes(), record.read_bytes(), pyspark.__version__.encode())
+    sums, shipped, record = TRAINER / "jars.sha256", Path(pyspark.__file__).parent, TRAINER / "cds/record.py"
+    sources = [TRAINER / "pom.xml", TRAINER / "make_jars.sh", *sorted((TRAINER / "java").rglob("*.java")), sums, record]
+    parts = (*(each.read_bytes() for each in sources), pyspark.__version__.encode())
     home = CACHE / "spark" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
     archive = home / "spark.jsa"
     if not home.is_dir():
@@ -51,8 +55,7 @@ def spark_home() -> Path:
         shutil.copytree(shipped / "jars", jars)
         shutil.copytree(shipped / "bin", partial / "bin")
         fetched = partial / "fetched"
-        maven = ["mvn", "--batch-mode", "--quiet", "--file", str(pom), "dependency:copy-dependencies"]
-        subprocess.run([*maven, f"-DoutputDirectory={fetched}"], check=True)
+        subprocess.run(["sh", str(TRAINER / "make_jars.sh"), str(fetched)], check=True)
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", str(sums)], cwd=fetched, check=True)
         for jar in fetched.glob("*.jar"):
             jar.rename(jars / jar.name)
@@ -65,6 +68,10 @@ def spark_home() -> Path:
         made.rename(archive)
     os.environ["LAKELOOP_CDS_ARCHIVE"] = str(archive)
     return home
+
+
+FRUGAL = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options for a JVM that somebody else starts: as `lakeloop_trainer.session` starts the driver's."""
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +139,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
     )  # fmt: skip
     found = MlflowServer(f"http://127.0.0.1:{port}")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while True:
         try:
             with urllib.request.urlopen(f"{found.uri}/health", timeout=5):
@@ -162,10 +169,7 @@ def drive(tmp_path: Path, properties: dict[str, str]) -> Callable[..., Attempt]:
     """Runs ``lakeloop-driver`` as a pod would, with the given run spec."""
 
     def run(spec: dict[str, Any], attempt: int = 1, **environ: str) -> Attempt:
-        folder = tmp_path / f"etc-{attempt}"
-        folder.mkdir(exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(spec))
-        (folder / "spark.properties").write_text("".join(f"{k}={v}\n" for k, v in properties.items()))
+        folder = _run_folder(tmp_path, attempt, spec, properties)
         termination = tmp_path / f"termination-{attempt}"
         termination.unlink(missing_ok=True)
         environment = {
@@ -177,12 +181,92 @@ def drive(tmp_path: Path, properties: dict[str, str]) -> Callable[..., Attempt]:
         }  # fmt: skip
         done = subprocess.run(
             [str(Path(sys.executable).parent / "lakeloop-driver")],
-            env=environment, capture_output=True, text=True, timeout=300, check=False,
+            env=environment, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         message = termination.read_text() if termination.exists() else ""
         return Attempt(done.returncode, json.loads(message) if message else None, message, done.stdout + done.stderr)
 
     return run
+
+
+class HereJvm:
+    """In place of an attempt's own JVM: the one of this process."""
+
+    def __init__(self, conf: Mapping[str, str]) -> None:
+        self.conf = dict(conf)
+
+    def death(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def drive_here(
+    tmp_path: Path, properties: dict[str, str], spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Attempt]:
+    """Runs the same program in this process, with its Spark: for what does not depend on the process.
+
+    A driver of its own takes thirteen seconds of a processor, nearly all of them for its start.
+    """
+    from lakeloop_trainer import attempt as of_attempt
+    from lakeloop_trainer import main
+
+    class HereSession:
+        executors_missing = False
+
+        def __init__(self, jvm: HereJvm) -> None:
+            self.get = lambda: spark
+
+        def stop(self) -> None:
+            pass
+
+    class NoTermination:
+        def __init__(self) -> None:
+            self.begun = threading.Event()
+
+        def closes(self, close: Callable[[], None]) -> None:
+            pass
+
+    monkeypatch.setattr(of_attempt, "Jvm", HereJvm)
+    monkeypatch.setattr(of_attempt, "Session", HereSession)
+    for name, value in main.MLFLOW_DEFAULTS.items():
+        monkeypatch.setenv(name, value)
+
+    def run(spec: dict[str, Any], attempt: int = 1, **environ: str) -> Attempt:
+        folder = _run_folder(tmp_path, attempt, spec, properties)
+        termination = tmp_path / f"termination-{attempt}"
+        termination.unlink(missing_ok=True)
+        told = {
+            "LAKELOOP_ATTEMPT": str(attempt), "MLFLOW_TRACKING_URI": spec["tracking"]["uri"],
+            "MLFLOW_RUN_ID": spec["tracking"]["runId"], **environ,
+        }  # fmt: skip
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        said, root = io.StringIO(), logging.getLogger()
+        handler, level = logging.StreamHandler(said), root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                code = main.run(folder / "run.json", termination, os.environ, NoTermination())  # type: ignore[arg-type]
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+        message = termination.read_text() if termination.exists() else ""
+        return Attempt(code, json.loads(message) if message else None, message, said.getvalue())
+
+    return run
+
+
+def _run_folder(tmp_path: Path, attempt: int, spec: dict[str, Any], properties: Mapping[str, str]) -> Path:
+    """What the operator mounts."""
+    folder = tmp_path / f"etc-{attempt}"
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(spec))
+    (folder / "spark.properties").write_text("".join(f"{k}={v}\n" for k, v in properties.items()))
+    return folder
 
 
 @pytest.fixture
@@ -228,3 +312,74 @@ def write_manifest(tmp_path: Path) -> Callable[[str, list[Path]], str]:
         return str(path)
 
     return write
+
+
+@dataclass(frozen=True)
+class Minio:
+    """A MinIO of this machine with an empty bucket ``lake``."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a driver's container has of it."""
+        return {
+            "AWS_ACCESS_KEY_ID": "tests-user", "AWS_SECRET_ACCESS_KEY": "tests-password", "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": self.endpoint,
+        }  # fmt: skip
+
+    @property
+    def spark_properties(self) -> dict[str, str]:
+        """What the operator writes of it."""
+        settings = {"endpoint": self.endpoint, "endpoint.region": "us-east-1", "path.style.access": "true"}
+        return {f"spark.hadoop.fs.s3a.{name}": value for name, value in settings.items()}
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1",
+            aws_access_key_id="tests-user", aws_secret_access_key="tests-password",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
+    """MinIO as the platform has it, built once from images/minio."""
+    folder = tmp_path_factory.mktemp("minio")
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise RuntimeError("uv is needed to build images/minio")
+    program = (
+        "from localcluster.images.hostmade import minio; import pathlib, sys; print(minio(pathlib.Path(sys.argv[1])))"
+    )
+    made = subprocess.run(
+        [uv, "run", "--quiet", "--frozen", "--project", str(ROOT / "localcluster"), "python", "-c", program,
+         str(ROOT / "images/minio")],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(
+        [f"{made.stdout.split()[-1]}/minio", "server", "--quiet", "--address", f"127.0.0.1:{port}", folder / "store"],
+        stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, "MINIO_ROOT_USER": "tests-user", "MINIO_ROOT_PASSWORD": "tests-password",
+             "MINIO_BROWSER": "off", "HOME": str(folder)},
+    )  # fmt: skip
+    found = Minio(f"http://127.0.0.1:{port}")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"{found.endpoint}/minio/health/ready", timeout=5):
+                break
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "server.log").read_text()[-3000:]) from None
+            time.sleep(0.1)
+    found.client().create_bucket(Bucket="lake")
+    yield found
+    os.killpg(server.pid, 15)
+    server.wait(20)
+    log.close()

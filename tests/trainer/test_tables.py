@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from lakeloop_trainer import dataset, ingest
-from lakeloop_trainer.failures import RunFailure
+from lakeloop_trainer.failures import RunFailure, vacuumed
+from lakeloop_trainer.query import open_query
 from lakeloop_trainer.run_spec import Dataset, Ingest, Input, Split
 from lakeloop_trainer.storage import FileStore, version_of_transaction
 
@@ -220,9 +221,22 @@ def test_only_the_columns_that_the_run_needs_are_read(spark: Any, tmp_path: Path
     dataset.register_views(spark, [item], {"points": 0})
     wanted = Dataset(None, ("feature",), "target", Split(0.2))
     selected = spark.sql(dataset.query_of(wanted, [item])).selectExpr(
-        *dataset._selection(wanted, {"feature": "bigint", "target": "bigint"}, ["feature"], "target")
+        *dataset._selection({"feature": "bigint", "target": "bigint"}, ["feature", "target"], "false")
     )
     assert "wide" not in selected._jdf.queryExecution().executedPlan().toString()
+
+
+def test_a_data_file_that_is_gone_is_told_by_its_table(spark: Any, tmp_path: Path) -> None:
+    table = tmp_path / "points"
+    spark.range(10).selectExpr("id AS feature", "id % 2 AS target").write.format("delta").save(str(table))
+    item = table_input(table, 0)
+    dataset.register_views(spark, [item], {"points": 0})
+    next(table.glob("*.parquet")).unlink()
+    with pytest.raises(RunFailure) as caught:
+        dataset.read(spark, Dataset(None, None, "target", Split()), [item], PLENTY)
+    found = vacuumed(caught.value, {"points": (str(table), 0)}, {"points": "spec.inputs[0].version"})
+    assert found is not None
+    assert (found.failure_class, found.reason, found.field) == ("Data", "VersionVacuumed", "spec.inputs[0].version")
 
 
 def test_too_many_rows_are_refused_before_they_are_collected(spark: Any, tmp_path: Path) -> None:
@@ -277,6 +291,32 @@ def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) 
         "SHOW TABLES": no_query,
         "SELECT * FROM points; SELECT 1": no_query,
         "SELECT 1 AS feature) UNION (SELECT 2": no_query,
+        # another version of an input, or its files, by whatever spelling
+        "SELECT * FROM points VERSION AS OF 0": no_query,
+        "SELECT * FROM points TIMESTAMP AS OF '2020-01-01'": no_query,
+        "SELECT * FROM `points@v0`": no_table,
+        "SELECT * FROM delta.`OTHER@v0`": no_table,
+        "SELECT * FROM delta.`OTHER` VERSION AS OF 0": no_table,
+        "TABLE delta.`OTHER`": no_table,
+        "SELECT * FROM IDENTIFIER('delta.`OTHER`')": no_table,
+        "SELECT * FROM json.`OTHER/_delta_log/*.json`": no_table,
+        "SELECT * FROM text.`/etc/passwd`": no_table,
+        "SELECT * FROM binaryFile.`/etc/passwd`": no_table,
+        "SELECT * FROM STREAM points": no_query,
+        "SELECT _metadata.file_path AS feature, target FROM points": "ColumnNotFound spec.dataset.query",
+        # names that hide others
+        "WITH points AS (SELECT * FROM delta.`OTHER`) SELECT * FROM points": no_table,
+        "WITH points AS (SELECT * FROM left_over) SELECT * FROM points": no_query,
+        "FROM points |> UNION ALL TABLE left_over": no_query,
+        "SELECT p.* FROM points p JOIN LATERAL (SELECT * FROM left_over)": no_query,
+        "SELECT * FROM points WHERE EXISTS (SELECT 1 FROM left_over)": no_query,
+        "SELECT transform(array(1), x -> (SELECT max(id) FROM left_over)) AS feature, 1 AS target": no_query,
+        # functions of tables
+        "SELECT * FROM read_files('OTHER')": no_query,
+        "SELECT * FROM python_worker_logs()": no_query,
+        "SELECT from_protobuf(X'00', 'a', '/etc/passwd') AS feature, 1 AS target": no_query,
+        "CACHE TABLE x AS SELECT * FROM points": no_query,
+        "DESCRIBE points": no_query,
         "SELECT": no_query,
         # queries
         "TABLE points": "10 rows",
@@ -285,6 +325,7 @@ def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) 
         "WITH a AS (SELECT * FROM points) SELECT a.* FROM a JOIN points b ON a.feature = b.feature": "10 rows",
         "SELECT p.feature, n.id % 2 AS target FROM points p, range(2) n ORDER BY 1 LIMIT 7": "7 rows",
         "SELECT feature, (SELECT max(target) FROM points) AS target FROM points": "10 rows",
+        "WITH left_over AS (SELECT * FROM points) SELECT * FROM left_over": "10 rows",
         "SELECT * FROM points LATERAL VIEW explode(array(1, 2)) e AS twice": "20 rows",
     }
     found = {query: asked(query.replace("OTHER", str(other)).replace("TMP", str(tmp_path))) for query in cases}
@@ -293,6 +334,16 @@ def test_the_query_sees_its_inputs_and_nothing_else(spark: Any, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
     assert spark.conf.get("spark.sql.runSQLOnFiles") == "false"
     spark.sql("DROP TABLE left_over")
+
+
+def test_a_query_gets_nothing_of_the_drivers_own_process(spark: Any, tmp_path: Path) -> None:
+    """Spark would put variables, the keys to the store among them, into ${env:…}; and read a file that XML names."""
+    secret = tmp_path / "secret"
+    secret.write_text("hidden")
+    xml = f'<!DOCTYPE a [<!ENTITY x SYSTEM "{secret.as_uri()}">]><a>&x;</a>'
+    text = f"SELECT '${{env:HOME}}' AS a, '${{system:user.dir}}' AS b, '${{spark.master}}' AS c, xpath_string('{xml}', 'a') AS d"
+    row = open_query(spark, text, []).collect()[0]
+    assert tuple(row) == ("${env:HOME}", "${system:user.dir}", "${spark.master}", "")
 
 
 def test_a_key_that_cannot_be_hashed_is_named(spark: Any, tmp_path: Path) -> None:

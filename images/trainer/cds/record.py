@@ -98,6 +98,7 @@ def run(folder: Path, endpoint: str) -> None:
             "software.amazon.awssdk.auth.credentials.EnvironmentVariableCredentialsProvider"
         ),
         "spark.hadoop.fs.s3a.fast.upload.buffer": "bytebuffer",
+        "spark.delta.logStore.s3a.impl": "io.lakeloop.S3ConditionalLogStore",
         "spark.local.dir": str(folder),
     }
     builder = SparkSession.builder.master("local-cluster[1,1,768]").appName("class-data")

@@ -150,9 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, f"<DeleteResult {_XMLNS}/>".encode(), Content_Type="application/xml")
 
 
-def serve(objects: dict[str, bytes]) -> tuple[ThreadingHTTPServer, str]:
-    """Starts a store that holds ``objects`` on a free port of the loopback; returns the server and its endpoint."""
+def serve(objects: dict[str, bytes], port: int = 0) -> tuple[ThreadingHTTPServer, str]:
+    """Starts a store that holds ``objects`` on a port of the loopback (0: a free one); gives the server and its URL."""
     handler = type("Handler", (_Handler,), {"objects": dict(objects), "lock": threading.Lock()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_address[1]}"

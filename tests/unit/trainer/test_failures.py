@@ -1,7 +1,20 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
-from lakeloop_trainer.failures import MAX_MESSAGE, REASONS, Context, RunFailure, chain, classify, scrub
+from lakeloop_trainer.failures import (
+    FIELD_OF,
+    MAX_MESSAGE,
+    REASONS,
+    Context,
+    RunFailure,
+    chain,
+    classify,
+    scrub,
+    vacuumed,
+)
 
 STORAGE = Context("Reading s3a://lake/t", "QueryFailed", "spec.inputs[0].uri")
 TRACKING = Context("Logging the model", "TrackingUnavailable", "spec.tracking", service="tracking")
@@ -140,6 +153,47 @@ def endpoint_error() -> Exception:
             ("Submission", "CredentialsRefused"),
             id="MLflow refuses",
         ),
+        pytest.param(client_error("XMinioStorageFull"), STORAGE, ("Infrastructure", "StorageFull"), id="full, boto3"),
+        pytest.param(
+            Py4JJavaError(
+                Java(
+                    "org.apache.hadoop.fs.s3a.AWSBadRequestException: Completing multipart upload on lake/t: S3Exception: "
+                    "Bucket quota exceeded (Service: S3, Status Code: 400):XMinioAdminBucketQuotaExceeded"
+                )
+            ),
+            STORAGE,
+            ("Infrastructure", "StorageFull"),
+            id="full, S3A",
+        ),
+        pytest.param(
+            client_error("IncompleteBody"), STORAGE, ("Infrastructure", "StorageUnavailable"), id="cut off, boto3"
+        ),
+        pytest.param(
+            Py4JJavaError(
+                Java(
+                    "org.apache.hadoop.fs.s3a.AWSBadRequestException: Writing Object on t: S3Exception: You did not "
+                    "provide the number of bytes specified by the Content-Length HTTP header. (Service: S3, "
+                    "Status Code: 400):IncompleteBody"
+                )
+            ),
+            STORAGE,
+            ("Infrastructure", "StorageUnavailable"),
+            id="cut off, S3A",
+        ),
+        pytest.param(
+            Py4JJavaError(
+                Java("Job aborted due to stage failure", Java("java.io.IOException: No space left on device"))
+            ),
+            STORAGE,
+            ("Infrastructure", "DiskFull"),
+            id="a full disk, in a task",
+        ),
+        pytest.param(
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/a"),
+            TRACKING,
+            ("Infrastructure", "DiskFull"),
+            id="a full disk, while logging",
+        ),
         pytest.param(
             ZeroDivisionError("x"), Context("The run", "DriverError"), ("Infrastructure", "DriverError"), id="a bug"
         ),
@@ -148,8 +202,8 @@ def endpoint_error() -> Exception:
 def test_classes_and_reasons(error: Exception, context: Context, expected: tuple[str, str]) -> None:
     failure = classify(error, context)
     assert (failure.failure_class, failure.reason) == expected
-    if failure.reason == "ExecutorsUnavailable":
-        assert failure.field == "spec.spark.executor"
+    if failure.reason in FIELD_OF:
+        assert failure.field == FIELD_OF[failure.reason]
     elif failure.reason == "CredentialsRefused":
         assert failure.field == ("spec.storage.secretRef" if context is STORAGE else "spec.tracking.secretRef")
     else:
@@ -198,3 +252,32 @@ def test_a_failure_stays_what_it_is() -> None:
 def test_every_reason_has_one_class() -> None:
     reasons = [reason for found in REASONS.values() for reason in found]
     assert len(reasons) == len(set(reasons))
+
+
+TABLES = {"points": ("s3a://lake/points", 3), "more": ("/data/points", 1)}
+FIELDS = {"points": "spec.inputs[0].version", "more": "spec.inputs[1].version"}
+# what Spark, Hadoop or Delta say → the field of the input whose file is gone
+MISSING: dict[str, tuple[str, str | None]] = {
+    "Spark on S3": (
+        "[FAILED_READ_FILE.FILE_NOT_EXIST] Encountered error while reading file s3a://lake/points/part-0.parquet. File",
+        "spec.inputs[0].version",
+    ),
+    "Spark on a disk": ("FileNotFoundException: File file:/data/points/day=1/a.parquet does not exist", "spec.inputs[1].version"),
+    "another table": ("FileNotFoundException: No such file: s3a://lake/points-2/part-0.parquet", None),
+    "the log": ("FileNotFoundException: No such file: s3a://lake/points/_delta_log/00000000000000000003.json", None),
+    "something else": ("cannot cast in s3a://lake/points/part-0.parquet", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_data_file_that_is_gone(name: str) -> None:
+    text, field = MISSING[name]
+    try:
+        try:
+            raise ValueError(text)
+        except ValueError as error:
+            raise RunFailure("QueryFailed", "Reading failed", "spec.dataset.query") from error
+    except RunFailure as failure:
+        found = vacuumed(failure, TABLES, FIELDS)
+    assert (found.field if found else None) == field
+    assert found is None or (found.failure_class, found.reason) == ("Data", "VersionVacuumed")

@@ -55,9 +55,15 @@ def test_floats_stay_floats_and_integers_integers(document: Callable[..., dict[s
         ),
         pytest.param(
             {"inputs": [{"name": "a", "uri": "s3a://b/c", "ingest": {**INGEST, "mode": "Merge"}}]},
-            "spec.inputs[0].ingest.mode",
-            "Append, Overwrite",
-            id="merge",
+            "spec.inputs[0].ingest.keys",
+            "is needed by mode Merge",
+            id="merge without keys",
+        ),
+        pytest.param(
+            {"inputs": [{"name": "a", "uri": "s3a://b/c", "ingest": {**INGEST, "keys": ["id"]}}]},
+            "spec.inputs[0].ingest.keys",
+            "taken by no other",
+            id="keys without merge",
         ),
         pytest.param(
             {"inputs": [{"name": "a", "uri": "s3a://b/c", "ingest": {**INGEST, "format": "avro"}}]},
@@ -76,7 +82,10 @@ def test_floats_stay_floats_and_integers_integers(document: Callable[..., dict[s
         ),
         pytest.param({"dataset": {"target": "a", "features": []}}, "spec.dataset.features", "empty", id="no features"),
         pytest.param(
-            {"dataset": {"target": "a", "split": {"by": "Time"}}}, "spec.dataset.split.by", "'Random'", id="time split"
+            {"dataset": {"target": "a", "split": {"by": "Size"}}}, "spec.dataset.split.by", "'Time'", id="unknown split"
+        ),
+        pytest.param(
+            {"dataset": {"target": "a", "split": {"by": "Time"}}}, "spec.dataset.split.column", "needed", id="no column"
         ),
         pytest.param(
             {"dataset": {"target": "a", "split": {"testFraction": 1}}},
@@ -84,11 +93,11 @@ def test_floats_stay_floats_and_integers_integers(document: Callable[..., dict[s
             "below 1",
             id="nothing to train on",
         ),
-        pytest.param({"estimator": {"library": "spark", "steps": []}}, "spec.estimator.library", "sklearn", id="spark"),
+        pytest.param({"estimator": {"library": "R", "steps": []}}, "spec.estimator.library", "sklearn", id="library"),
+        pytest.param({"estimator": None}, "spec", "nothing", id="no way to train"),
+        pytest.param({"script": {"path": "train.py"}}, "spec", "estimator and script", id="two ways to train"),
         pytest.param({"estimator": {"steps": []}}, "spec.estimator.steps", "at least one", id="no step"),
-        pytest.param(
-            {"explanation": {"method": "SHAP"}}, "spec.explanation.method", "Permutation", id="an explanation not here"
-        ),
+        pytest.param({"explanation": {"method": "LIME"}}, "spec.explanation.method", "SHAP", id="no such explanation"),
     ],
 )
 def test_what_it_does_not_do_it_refuses(

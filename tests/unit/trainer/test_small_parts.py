@@ -15,11 +15,23 @@ from hypothesis import strategies as st
 from lakeloop_trainer import ingest
 from lakeloop_trainer.digest import model_digest
 from lakeloop_trainer.failures import RunFailure
+from lakeloop_trainer.methods.measured import own_metrics
 from lakeloop_trainer.progress import Progress, pod_patcher
 from lakeloop_trainer.result import MAX_BYTES, Outcome, termination_message
-from lakeloop_trainer.spark_conf import driver_conf, memory_for_rows, parse_properties, size_bytes
+from lakeloop_trainer.spark_conf import (
+    driver_conf,
+    memory_for_rows,
+    parse_properties,
+    size_bytes,
+)
 from lakeloop_trainer.split import hash_columns, side_expression
-from lakeloop_trainer.storage import FileStore, as_spark_path, s3_parts, version_of_transaction
+from lakeloop_trainer.stages import Stages
+from lakeloop_trainer.storage import (
+    FileStore,
+    as_spark_path,
+    s3_parts,
+    version_of_transaction,
+)
 
 
 def test_digest_is_what_the_contract_says(tmp_path: Path) -> None:
@@ -48,6 +60,16 @@ def test_metrics_go_first() -> None:
     assert "metrics" not in short
     assert short["model"] == {"modelId": "m"}
     assert short["objective"] == {"metric": "f1", "value": 0.5}
+
+
+def test_expectations_go_next_and_say_that_they_did() -> None:
+    counted = [{"name": f"expectation-{i:050d}", "violations": i, "rows": 10**12} for i in range(32)]
+    failure = RunFailure("ExpectationViolated", "m" * 900, "spec.dataset.expectations")
+    document = Outcome("u", 1, failure=failure, expectations=counted[:8]).document()
+    assert json.loads(termination_message(document))["expectations"] == counted[:8]
+    short = json.loads(termination_message(Outcome("u", 1, failure=failure, expectations=counted).document()))
+    assert short["expectations"] is None
+    assert short["failure"]["message"] == failure.message
 
 
 @given(st.text(min_size=0, max_size=6000))
@@ -118,7 +140,7 @@ def test_sizes(text: str, expected: int) -> None:
 
 def test_memory_for_rows_is_what_the_jvm_leaves() -> None:
     conf = {"spark.driver.memory": "1g"}
-    assert memory_for_rows(conf, 4 << 30) == ((4 << 30) - (1280 << 20) - (250 << 20)) // 2
+    assert memory_for_rows(conf, 4 << 30) == ((4 << 30) - (1280 << 20) - (250 << 20)) // 3
     assert memory_for_rows(conf, 1 << 30) == 64 << 20
     assert memory_for_rows(conf, None) == 4 << 30
 
@@ -209,3 +231,15 @@ def test_progress_that_cannot_be_written_stops_nothing(error: Exception) -> None
 
 def test_outside_a_cluster_there_is_no_pod_to_write_to(tmp_path: Path) -> None:
     assert pod_patcher({}, tmp_path) is None
+
+
+def test_what_a_run_took_is_told_by_stage() -> None:
+    stages = Stages()
+    with stages.measure("fit"):
+        pass
+    with stages.measure("open tables"):
+        pass
+    found = own_metrics(stages, 3 << 20)
+    assert list(found) == ["lakeloop/fit_seconds", "lakeloop/driver_memory_peak_bytes"]
+    assert found["lakeloop/fit_seconds"] >= 0
+    assert own_metrics(Stages(), None) == {}

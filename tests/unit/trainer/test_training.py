@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from lakeloop_trainer import dataset, explain, metrics, split, tracking, training
+from lakeloop_trainer import dataset, explain, metrics, plots, split, tracking, training
+from lakeloop_trainer.cgroup import container_memory_limit, container_memory_peak
 from lakeloop_trainer.dataset import Rows
 from lakeloop_trainer.failures import RunFailure
 from lakeloop_trainer.run_spec import Dataset, Input, Objective, Split
@@ -34,6 +37,8 @@ def fitted(model: Any, rows: Rows) -> Pipeline:
     return pipeline
 
 
+# As other solvers do on columns this unlike, but at once
+QUICK = LogisticRegression(solver="liblinear")
 SCORERS = {
     "accuracy": "accuracy", "f1": "f1_weighted", "precision": "precision_weighted", "recall": "recall_weighted",
     "log_loss": "neg_log_loss", "roc_auc": "roc_auc_ovr_weighted", "r2": "r2", "mae": "neg_mean_absolute_error",
@@ -44,7 +49,7 @@ SCORERS = {
 @pytest.mark.parametrize(
     ("loader", "model", "objective"),
     [
-        pytest.param(datasets.load_breast_cancer, LogisticRegression(max_iter=5000), "roc_auc", id="two classes"),
+        pytest.param(datasets.load_breast_cancer, QUICK, "roc_auc", id="two classes"),
         pytest.param(datasets.load_iris, LogisticRegression(max_iter=5000), "f1", id="three classes"),
         pytest.param(datasets.load_diabetes, LinearRegression(), "r2", id="numbers"),
     ],
@@ -76,7 +81,7 @@ def test_without_test_rows_the_training_rows_are_measured() -> None:
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:
     rows = rows_of(datasets.load_breast_cancer(as_frame=True), test=1)
-    found = training.evaluate(fitted(LogisticRegression(max_iter=5000), rows), rows, None)
+    found = training.evaluate(fitted(QUICK, rows), rows, None)
     assert found.value is None
     assert "test_roc_auc" not in found.metrics
     assert "roc_auc" not in found.metrics
@@ -139,7 +144,7 @@ def test_what_a_bad_fit_is_called(rows: Rows, reason: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("loader", "model", "expected"),
     [
-        (datasets.load_breast_cancer, LogisticRegression(max_iter=5000), {"confusion_matrix.png", "roc.png"}),
+        (datasets.load_breast_cancer, QUICK, {"confusion_matrix.png", "roc.png"}),
         (datasets.load_iris, LogisticRegression(max_iter=5000), {"confusion_matrix.png", "roc.png"}),
         (datasets.load_diabetes, LinearRegression(), {"residuals.png"}),
     ],
@@ -314,6 +319,51 @@ def test_booleans_with_nulls_are_numbers_that_an_imputer_fills() -> None:
     training.fit(Pipeline([("0", SimpleImputer(strategy="most_frequent")), ("1", LogisticRegression())]), rows)
 
 
+def test_a_null_on_one_side_makes_numbers_of_both() -> None:
+    import pyarrow as pa
+
+    table = pa.table({"a": [1, 2, None], "t": [0, 1, 0], split.COLUMN: [False, False, True]})
+    rows = dataset.to_rows(table, ["a"], "t", {})
+    assert (rows.train_features["a"].dtype, rows.test_features["a"].dtype) == (float, float)
+
+
+KEPT: list[Any] = []
+
+
+def test_rows_come_over_without_more_copies_than_they_need() -> None:
+    import pyarrow as pa
+
+    count = 200_000
+    batches = [
+        pa.record_batch({**{name: np.arange(1000.0) for name in "abcdefgh"}, "t": [0, 1] * 500,
+                         split.COLUMN: [False] * 800 + [True] * 200})
+        for _ in range(count // 1000)
+    ]  # fmt: skip
+    table = pa.Table.from_batches(batches)
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    KEPT.append(pool)  # it must outlive what was taken from it
+    pa.set_memory_pool(pool)
+    try:
+        tracemalloc.start()
+        rows = dataset.to_rows(table, list("abcdefgh"), "t", {})
+        elsewhere = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert len(rows.train_target) == 160_000
+    assert (pool.max_memory() + elsewhere) / table.nbytes < 2, "each side is cut out, and made pandas, one by one"
+
+
+def test_many_residuals_are_drawn_as_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure) or path)
+    truth = np.arange(3.0 * plots.MAX_DOTS)
+    plots.regressor_plots(tmp_path, metrics.Scored({}, truth, truth[::-1].copy(), None), "test rows")
+    dots, bars = drawn[0].axes
+    assert len(dots.collections[0].get_offsets()) == plots.MAX_DOTS
+    assert sum(bar.get_height() for bar in bars.patches) == len(truth), "all rows count"
+
+
 def test_a_regressor_of_text_names_the_target() -> None:
     rows = plain_rows({"a": [1.0, 2.0]}, ["x", "y"], {"a": "double", "target": "string"})
     with pytest.raises(RunFailure, match="column target is text") as caught:
@@ -354,12 +404,21 @@ def test_no_rows_names_what_is_empty(query: str | None, field: str, words: str) 
     assert words in str(failure)
 
 
-def test_the_containers_limit(tmp_path: Path) -> None:
-    assert dataset.container_memory_limit(tmp_path) is None
+@pytest.mark.parametrize(
+    ("ask", "old", "new"),
+    [
+        pytest.param(container_memory_limit, "memory.limit_in_bytes", "memory.max", id="limit"),
+        pytest.param(container_memory_peak, "memory.max_usage_in_bytes", "memory.peak", id="peak"),
+    ],
+)
+def test_the_containers_memory(ask: Callable[[Path], int | None], old: str, new: str, tmp_path: Path) -> None:
+    assert ask(tmp_path) is None
     (tmp_path / "memory").mkdir()
-    (tmp_path / "memory/memory.limit_in_bytes").write_text("1468006400\n")
-    assert dataset.container_memory_limit(tmp_path) == 1468006400
-    (tmp_path / "memory.max").write_text("max\n")
-    assert dataset.container_memory_limit(tmp_path) == 1468006400
-    (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert dataset.container_memory_limit(tmp_path) is None
+    (tmp_path / "memory" / old).write_text("1468006400\n")
+    assert ask(tmp_path) == 1468006400
+    (tmp_path / new).write_text("max\n")
+    assert ask(tmp_path) == 1468006400
+    (tmp_path / "memory" / old).write_text("9223372036854771712\n")
+    assert ask(tmp_path) is None
+    (tmp_path / new).write_text("1000\n")
+    assert ask(tmp_path) == 1000

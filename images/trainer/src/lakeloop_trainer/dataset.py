@@ -5,16 +5,17 @@ One pass: the query's columns that the run needs are read once, with each row's 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lakeloop_trainer import split as splitting
+from lakeloop_trainer import time_split
 from lakeloop_trainer.failures import Context, RunFailure, classify
 from lakeloop_trainer.query import open_query
-from lakeloop_trainer.run_spec import Dataset, Input
+from lakeloop_trainer.run_spec import Dataset, Input, Split
 from lakeloop_trainer.storage import as_spark_path
 
 # Parquet is compressed and Spark's estimate is of files: above this share of the limit the rows are counted first.
@@ -36,6 +37,31 @@ class Rows:
     """Rows that were left out because their target is NULL."""
     types: Mapping[str, str]
     """Spark's type of each column."""
+    extra: Any = None
+    """Of the test rows, or of the training rows where none is held out: columns that were asked for beside."""
+    test_from: str = ""
+    """With a split by time: the moment at which the test rows begin."""
+    train_groups: Any | None = None
+    """Of each training row, a number that rows of equal keys share; where asked for, and the split has keys."""
+    train_order: Any | None = None
+    """Of each training row, its time; where asked for, and the split is by time."""
+    selected: Selected | None = None
+    """What they were read from: the same rows, for who asks Spark once more."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The rows to learn from, as a DataFrame: features, target and `split.COLUMN`."""
+
+    frame: Any
+    types: Mapping[str, str]
+    """Spark's type of each column of the query."""
+    features: list[str]
+    target: str
+    extra: list[str]
+    """Columns that were asked for beside."""
+    test_from: str = ""
+    """With a split by time: the moment at which the test rows begin."""
 
 
 def register_views(
@@ -72,12 +98,14 @@ def choose_columns(dataset: Dataset, found: Mapping[str, str]) -> tuple[list[str
     """
     target = _resolve(dataset.target, found, "spec.dataset.target")
     keys = [_resolve(name, found, f"spec.dataset.split.keys[{i}]") for i, name in enumerate(dataset.split.keys)]
+    if dataset.split.column is not None:
+        keys.append(_resolve(dataset.split.column, found, time_split.FIELD))
     if dataset.features is None:
         features = [name for name in found if name != target and name not in keys]
         if not features:
             raise RunFailure(
                 "ColumnNotFound",
-                "The query gives no column besides the target and the split's keys",
+                "The query gives no column besides the target and the split's keys and column",
                 "spec.dataset.query",
             )
     else:
@@ -109,31 +137,111 @@ def _resolve(name: str, found: Mapping[str, str], field: str) -> str:
     raise RunFailure("ColumnNotFound", f"{field}: the data has no column {name}; {hint}", field)
 
 
-def read(spark: Any, dataset: Dataset, inputs: Sequence[Input], memory_bytes: int) -> Rows:
+Beside = Callable[[Sequence[str], Sequence[str]], Sequence[str]]
+"""From the features and the columns that there are to the names of those that others are read too."""
+
+
+def open_rows(spark: Any, dataset: Dataset, inputs: Sequence[Input]) -> Any:
+    """The rows of the query as a DataFrame, nothing read yet; raises RunFailure (QueryFailed, ColumnNotFound …)."""
+    if dataset.query is None and len(inputs) > 1:
+        field = "spec.dataset.query"
+        raise RunFailure("InvalidConf", f"{field} is needed to make one set of rows of several inputs", field)
+    result = open_query(spark, dataset.query, inputs) if dataset.query else spark.table(inputs[0].name)
+    if len(set(result.columns)) != len(result.columns):
+        raise RunFailure("QueryFailed", "spec.dataset.query gives two columns of one name", "spec.dataset.query")
+    return result
+
+
+def find_side(dataset: Dataset, frame: Any, features: Sequence[str], target: str) -> time_split.Moment:
+    """What tells the test rows of the frame, by hash or by time; the latter asks the rows when they begin."""
+    found, split = dict(frame.dtypes), dataset.split
+    if split.column is not None:
+        return time_split.find(frame, split.column, found[split.column], target, split.test_fraction)
+    columns = splitting.hash_columns(split.keys, features, target)
+    return time_split.Moment(splitting.side_expression(found, columns, split.seed, split.test_fraction), "")
+
+
+def select(
+    spark: Any,
+    dataset: Dataset,
+    inputs: Sequence[Input],
+    beside: Beside = lambda _features, _available: (),
+    check: Callable[[Any], object] = lambda _frame: None,
+    for_folds: bool = False,
+) -> Selected:
+    """The query's columns that the run needs, with each row's side; they are not read yet.
+
+    ``check`` sees the query's rows, as a DataFrame, before anything else does.
+
+    ``for_folds``: whether the training rows are to be divided as the split divides them all.
+
+    Raises:
+        RunFailure: QueryFailed, ColumnNotFound, NonNumericFeature or SchemaMismatch.
+    """
+    result = open_rows(spark, dataset, inputs)
+    found = dict(result.dtypes)
+    features, target = choose_columns(dataset, found)
+    extra = [name for name in beside(features, list(found)) if not found[name].startswith(_UNUSABLE)]
+    check(result)
+    side = find_side(dataset, result, features, target)
+    try:
+        selection = _selection(found, [*features, target, *extra], side.expression)
+        if for_folds:
+            selection += splitting.fold_columns(found, dataset.split.keys, dataset.split.column)
+        frame = result.selectExpr(*selection)
+    except Exception as error:  # a map as a key: Spark hashes none
+        keys = Context("Splitting the rows by spec.dataset.split.keys", "QueryFailed", "spec.dataset.split.keys")
+        raise classify(error, keys) from error
+    return Selected(frame, found, features, target, extra, side.text)
+
+
+def read(
+    spark: Any,
+    dataset: Dataset,
+    inputs: Sequence[Input],
+    memory_bytes: int,
+    beside: Beside = lambda _features, _available: (),
+    check: Callable[[Any], object] = lambda _frame: None,
+    for_folds: bool = False,
+) -> Rows:
     """Runs the query and collects the rows; ``memory_bytes`` is what they may take in this process.
 
     Raises:
         RunFailure: QueryFailed, ColumnNotFound, EmptyTable, TargetAllNull, DatasetTooLarge, …
     """
-    result = open_query(spark, dataset.query, inputs) if dataset.query else spark.table(inputs[0].name)
-    found = dict(result.dtypes)
-    if len(found) != len(result.columns):
-        raise RunFailure("QueryFailed", "spec.dataset.query gives two columns of one name", "spec.dataset.query")
-    features, target = choose_columns(dataset, found)
-    try:
-        selected = result.selectExpr(*_selection(dataset, found, features, target))
-    except Exception as error:  # a map as a key: Spark hashes none
-        keys = Context("Splitting the rows by spec.dataset.split.keys", "QueryFailed", "spec.dataset.split.keys")
-        raise classify(error, keys) from error
+    selected = select(spark, dataset, inputs, beside, check, for_folds)
+    found, features, target, extra = selected.types, selected.features, selected.target, selected.extra
     context = Context("Reading the rows of spec.dataset.query", "QueryFailed", "spec.dataset.query")
     try:
-        _guard_memory(selected, found, [*features, target], memory_bytes)
-        table = selected.toArrow()
+        _guard_memory(selected.frame, found, [*features, target, *extra], memory_bytes)
+        table = selected.frame.toArrow()
     except Exception as error:
         raise classify(error, context) from error
     if table.num_rows == 0:
         raise no_rows(dataset, inputs)
-    return to_rows(table, features, target, {name: found[name] for name in [*features, target]})
+    rows = to_rows(table, features, target, {name: found[name] for name in [*features, target]}, extra)
+    del table
+    _give_back()
+    return replace(rows, test_from=selected.test_from, selected=selected)
+
+
+def _give_back() -> None:
+    """What the rows took on their way goes back to the system: a fit takes its memory elsewhere."""
+    import ctypes
+
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def split_params(split: Split, test_from: str) -> dict[str, object]:
+    """The parameters that tell how the rows were split."""
+    found: dict[str, object] = {"dataset.split.testFraction": split.test_fraction}
+    if split.column is not None:
+        return found | {"dataset.split.column": split.column, "dataset.split.testFrom": test_from}
+    return found | {"dataset.split.seed": split.seed, "dataset.split.keys": ",".join(split.keys)}
 
 
 def no_rows(dataset: Dataset, inputs: Sequence[Input]) -> RunFailure:
@@ -144,16 +252,14 @@ def no_rows(dataset: Dataset, inputs: Sequence[Input]) -> RunFailure:
     return RunFailure("EmptyTable", f"{field}: the table at {inputs[0].uri} has no rows", field)
 
 
-def _selection(dataset: Dataset, found: Mapping[str, str], features: Sequence[str], target: str) -> list[str]:
+def _selection(found: Mapping[str, str], columns: Sequence[str], side: str) -> list[str]:
     """Decimals leave Spark as doubles: neither NumPy nor a signature has them."""
     expressions = [
         f"CAST({splitting.quoted(name)} AS DOUBLE) AS {splitting.quoted(name)}"
         if found[name].startswith("decimal")
         else splitting.quoted(name)
-        for name in [*features, target]
+        for name in columns
     ]
-    columns = splitting.hash_columns(dataset.split.keys, features, target)
-    side = splitting.side_expression(found, columns, dataset.split.seed, dataset.split.test_fraction)
     return [*expressions, f"{side} AS {splitting.quoted(splitting.COLUMN)}"]
 
 
@@ -178,44 +284,64 @@ def _guard_memory(selected: Any, types: Mapping[str, str], columns: Sequence[str
         )
 
 
-def to_rows(table: Any, features: Sequence[str], target: str, types: Mapping[str, str]) -> Rows:
+def to_rows(
+    table: Any, features: Sequence[str], target: str, types: Mapping[str, str], extra: Sequence[str] = ()
+) -> Rows:
     """Splits an Arrow table with rows and the split's column into the two sides; raises EmptyTable, TargetAllNull."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    known = table.filter(table.column(target).is_valid())
-    if pa.types.is_floating(known.schema.field(target).type):  # what pandas writes for a value that is not there
-        known = known.filter(pc.invert(pc.is_nan(known.column(target))))
+    known = _with_target(table, target)
+    absent = table.num_rows - known.num_rows
     if known.num_rows == 0:
         raise RunFailure("TargetAllNull", f"Every row's {target} is NULL", "spec.dataset.target")
-    for index, field in enumerate(known.schema):
-        # as with integers: a number, where pandas would have objects, whose None no imputer fills
-        if pa.types.is_boolean(field.type) and known.column(index).null_count:
-            known = known.set_column(index, field.name, known.column(index).cast(pa.uint8()).cast(pa.float64()))
-    frame = known.to_pandas()
-    test = frame[splitting.COLUMN].to_numpy(dtype=bool)
-    train_rows = frame[~test].reset_index(drop=True)
-    test_rows = frame[test].reset_index(drop=True)
-    if train_rows.empty:
+    known = without_gaps(known)
+    of_test = pc.fill_null(known.column(splitting.COLUMN), False)
+    count, held_out = known.num_rows, pc.sum(of_test).as_py()
+    if held_out == count:  # by time there is always an older row
         raise RunFailure(
             "EmptyTable",
-            f"All {len(frame)} rows fell on the test side; lower spec.dataset.split.testFraction or change its seed",
+            f"All {count} rows fell on the test side; lower spec.dataset.split.testFraction or change its seed",
             "spec.dataset.split.testFraction",
         )
-    columns = list(features)
+    beside = [name for name in (splitting.GROUP, splitting.ORDER) if name in known.column_names]
+    parts = {"features": list(features), "target": [target], "extra": list(extra), "beside": beside}
+    train, test = _side(known, pc.invert(of_test), parts), _side(known, of_test, parts)
     return Rows(
-        train_rows[columns], train_rows[target], test_rows[columns], test_rows[target],
-        without_target=table.num_rows - known.num_rows, types=types,
+        train["features"], train["target"][target], test["features"], test["target"][target],
+        without_target=absent, types=types, extra=(test if held_out else train)["extra"],
+        train_groups=train["beside"].get(splitting.GROUP), train_order=train["beside"].get(splitting.ORDER),
     )  # fmt: skip
 
 
-def container_memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """The container's memory limit in bytes (cgroup v2, then v1); None where there is none."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            text = (root / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return None
+def without_gaps(table: Any) -> Any:
+    """The Arrow table with integers and booleans that have NULLs as floats, as pandas has them."""
+    import pyarrow as pa
+
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if column.null_count and (pa.types.is_boolean(field.type) or pa.types.is_integer(field.type)):
+            # numbers, on both sides: of booleans pandas would make objects, whose None no imputer fills, and integers
+            # would be numbers of another kind on a side without a NULL
+            numbers = column.cast(pa.uint8()) if pa.types.is_boolean(field.type) else column
+            table = table.set_column(index, field.name, numbers.cast(pa.float64(), safe=False))
+    return table
+
+
+def _with_target(table: Any, target: str) -> Any:
+    """The rows that have a target; the table itself, and no copy of it, where all have."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(target)
+    known = column.is_valid()
+    if pa.types.is_floating(column.type):  # what pandas writes for a value that is not there
+        known = pc.and_not_kleene(known, pc.fill_null(pc.is_nan(column), False))
+    return table if pc.all(known).as_py() else table.filter(known)
+
+
+def _side(known: Any, chosen: Any, parts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The chosen rows as pandas objects, by part. What Arrow holds of a column is freed once pandas has it."""
+    rows = known.filter(chosen)
+    tables = {name: rows.select(list(columns)) for name, columns in parts.items()}
+    del rows
+    return {name: tables.pop(name).to_pandas(self_destruct=True) for name in parts}

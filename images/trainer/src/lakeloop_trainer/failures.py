@@ -22,13 +22,31 @@ REASONS: Mapping[str, frozenset[str]] = {
         {
             "TableNotFound", "VersionNotFound", "ColumnNotFound", "EmptyTable", "TargetAllNull", "SingleClass",
             "NonNumericFeature", "NullFeature", "SourceChanged", "QueryFailed", "IngestFailed", "SchemaMismatch",
-            "DatasetTooLarge",
+            "DatasetTooLarge", "ExpectationViolated", "ExpectationInvalid", "NullTime", "NullKey", "DuplicateKey",
+            "VersionVacuumed",
         }
     ),
-    APPLICATION: frozenset({"ImportError", "InvalidParameter", "AmbiguousNumber", "FitFailed", "EvaluationFailed"}),
-    INFRASTRUCTURE: frozenset({"StorageUnavailable", "TrackingUnavailable", "ExecutorsUnavailable", "DriverError"}),
+    APPLICATION: frozenset(
+        {
+            "ImportError", "InvalidParameter", "AmbiguousNumber", "FitFailed", "EvaluationFailed", "SearchFailed",
+            "ScriptNotFound", "ScriptFailed", "ProjectNotFound", "InvalidProject", "ProjectFailed", "CodeRefused",
+            "CodeChanged", "DependenciesUnavailable", "NoModelLogged", "MetricMissing",
+        }
+    ),
+    INFRASTRUCTURE: frozenset(
+        {
+            "StorageUnavailable", "StorageFull", "TrackingUnavailable", "ExecutorsUnavailable", "GitUnavailable",
+            "DiskFull", "DriverError",
+        }
+    ),
     SUBMISSION: frozenset({"CredentialsRefused", "BucketNotFound", "InvalidConf"}),
 }  # fmt: skip
+FIELD_OF = {
+    "ExecutorsUnavailable": "spec.spark.executor",
+    "DiskFull": "spec.spark",
+    "StorageFull": "spec.storage",
+}
+"""Reasons that have their field wherever they come up."""
 CLASS_OF = {reason: failure_class for failure_class, reasons in REASONS.items() for reason in reasons}
 
 MAX_MESSAGE = 1000
@@ -40,6 +58,7 @@ SECRET_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
+    "GIT_PASSWORD",
 )
 
 
@@ -80,7 +99,7 @@ _CONNECTION = (
     r"|Could not connect to the endpoint|Failed to establish a new connection|Unable to execute HTTP request"
     r"|Max retries exceeded|ReadTimeout|AWSServiceIOException|AWSStatus5|ServiceUnavailable|SlowDown|SocketTimeout"
     r"|Temporary failure in name resolution|Name or service not known|ConnectionError|ConnectionClosedError"
-    r"|Connection reset|InternalError\)|503 Service Unavailable|too many 5\d\d error responses"
+    r"|Connection reset|IncompleteBody|InternalError\)|503 Service Unavailable|too many 5\d\d error responses"
 )
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), reason)
@@ -96,6 +115,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "ExecutorsUnavailable",
         ),
         (r"NoSuchBucket|UnknownStoreException|BucketNotFound", "BucketNotFound"),
+        (
+            r"XMinioStorageFull|minimum free drive threshold|BucketQuotaExceeded|Bucket quota exceeded"
+            r"|InsufficientStorage|Status Code: 507",
+            "StorageFull",
+        ),
+        (r"No space left on device|Disk quota exceeded", "DiskFull"),
         (_CONNECTION, "StorageUnavailable"),
         (
             r"DELTA_VERSION_NOT_FOUND|VersionNotFoundException|VERSION_NOT_FOUND"
@@ -146,8 +171,7 @@ def classify(error: BaseException, context: Context) -> RunFailure:
     """The failure that an exception of Spark, Delta, S3A, boto3, MLflow or scikit-learn stands for."""
     if isinstance(error, RunFailure):
         return error
-    texts = list(_texts(error))
-    everything = "\n".join(texts)
+    everything = "\n".join(texts(error))
     reason = context.reason
     for pattern, found in _PATTERNS:
         if pattern.search(everything):
@@ -162,13 +186,40 @@ def classify(error: BaseException, context: Context) -> RunFailure:
             if context.service == "tracking" and not _is_storage(everything)
             else STORAGE_SECRET
         )
-    if reason == "ExecutorsUnavailable":
-        field = "spec.spark.executor"
+    field = FIELD_OF.get(reason, field)
     detail = exception_line(error)
     if context.values_may_leak:
         detail = _LITERAL.sub("'…'", detail)
-    message = _shorten(scrub(f"{context.doing} failed: {detail}{_advice(reason)}"))
+    message = _shorten(scrub(f"{context.doing} failed: {detail}{advice(reason)}"))
     return RunFailure(reason, message, field)
+
+
+_MISSING_FILE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|DELTA_FILE_NOT_FOUND|PathNotFound|NoSuchKey")
+_PATH = re.compile(r"(?:\w+:/|/)[^\s'\",;]+")
+_SCHEME = re.compile(r"^\w+:/+|^/+")
+
+
+def vacuumed(
+    error: BaseException, tables: Mapping[str, tuple[str, int]], fields: Mapping[str, str]
+) -> RunFailure | None:
+    """The failure of a table's data file that is gone; None where the exception tells of something else.
+
+    ``tables``: input → (URI, version), ``fields``: input → its path in the TrainingJob.
+    """
+    everything = "\n".join(texts(error))
+    if not _MISSING_FILE.search(everything):
+        return None
+    missing = [_SCHEME.sub("", path) for path in _PATH.findall(everything)]
+    for name, (uri, version) in tables.items():
+        folder = _SCHEME.sub("", uri).rstrip("/") + "/"
+        if any(path.startswith(folder) and "/_delta_log" not in path and "/_lakeloop" not in path for path in missing):
+            return RunFailure(
+                "VersionVacuumed",
+                f"{fields[name]}: a file that version {version} of {uri} needs is gone, by VACUUM or by hand; read a "
+                "later version, and keep files longer by the table's property delta.deletedFileRetentionDuration",
+                fields[name],
+            )
+    return None
 
 
 def exception_line(error: BaseException) -> str:
@@ -186,11 +237,15 @@ def exception_line(error: BaseException) -> str:
     return text if condition else f"{type(error).__name__}: {text}"
 
 
-def _advice(reason: str) -> str:
+def advice(reason: str) -> str:
+    """What to do, in brackets; empty where the message says it all."""
     return {
         "CredentialsRefused": " (check the keys in the Secret that this field names, and what they may do)",
         "ExecutorsUnavailable": " (see the executor pods' events; spec.spark.executor has their memory and template)",
         "BucketNotFound": " (create the bucket, or correct the address)",
+        "DiskFull": " (a volume of the pod is full: write less, or to a larger volume, which the template in"
+        " spec.spark.driver or spec.spark.executor can add)",
+        "StorageFull": " (the object store has no room left: make some; the run is tried again)",
         "DatasetTooLarge": " (select fewer columns or rows in spec.dataset.query, or raise spec.spark.driver.memory"
         " and memoryOverhead)",
     }.get(reason, "")
@@ -206,7 +261,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
-def _texts(error: BaseException) -> Iterator[str]:
+def texts(error: BaseException) -> Iterator[str]:
     """Class names and messages along the chain of causes, Python's and Java's, outermost first."""
     for at in chain(error):
         yield type(at).__name__

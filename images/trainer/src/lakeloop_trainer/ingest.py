@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from lakeloop_trainer import merge
 from lakeloop_trainer.failures import Context, RunFailure, classify
 from lakeloop_trainer.run_spec import Ingest, Input
 from lakeloop_trainer.storage import ObjectStore, as_spark_path, version_of_transaction
@@ -33,6 +34,9 @@ DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {
 # Widening or checked casts from what a JSON or CSV reader infers to what the table has.
 _CASTS = {
     "bigint": {"tinyint", "smallint", "int", "float", "double", "decimal"},
+    "smallint": {"int", "bigint", "float", "double"},
+    "tinyint": {"smallint", "int", "bigint", "float", "double"},
+    "float": {"double"},
     "int": {"tinyint", "smallint", "bigint", "float", "double", "decimal"},
     "double": {"float", "decimal"},
     "string": {"date", "timestamp", "timestamp_ntz"},
@@ -124,13 +128,21 @@ def load(spark: Any, item: Input, manifest: Manifest, run_uid: str, job: str, st
         rows = read_raw(spark, ingest, [uri for uri, _ in manifest.files])
         if not rows.columns:
             raise RunFailure("IngestFailed", f"{doing} failed: the files hold no columns", f"{item.path}.ingest.from")
-        if ingest.mode == "Append" and ingest.base_version is not None:
+        if ingest.mode == "Merge":
+            merge.check_names(ingest.keys, rows.columns, "the files", item.path)
+        if ingest.mode != "Overwrite" and ingest.base_version is not None:
             table = spark.read.format("delta").load(as_spark_path(item.uri))
             rows = conform(rows, dict(rows.dtypes), dict(table.dtypes))
             differences = differing(dict(rows.dtypes), dict(table.dtypes))
+            if ingest.mode == "Merge":
+                merge.check_names(ingest.keys, table.columns, "the table's rows", item.path)
+                if differences:  # MERGE would leave such a column out, or cast what Append does not
+                    raise RunFailure("SchemaMismatch", f"{doing} failed: {', '.join(differences[:10])}", context.field)
+        if ingest.mode == "Merge":
+            rows = merge.unique(rows, ingest.keys, item.path)
         if manifest.total_bytes <= ONE_FILE_BYTES:
             rows = rows.coalesce(1)
-        _commit(rows, item, ingest, run_uid, job)
+        _commit(spark, rows, item, ingest, run_uid, job)
     except Exception as error:
         failure = unreadable(error, doing, item) or classify(error, context)
         if failure.reason == "SchemaMismatch" and differences:  # Delta's words are of one of them, and blanked
@@ -200,13 +212,19 @@ def commit_options(run_uid: str, job: str) -> dict[str, str]:
     }
 
 
-def _commit(rows: Any, item: Input, ingest: Ingest, run_uid: str, job: str) -> None:
-    writer = rows.write.format("delta").options(**commit_options(run_uid, job)).mode(ingest.mode.lower())
+def _commit(spark: Any, rows: Any, item: Input, ingest: Ingest, run_uid: str, job: str) -> None:
+    options = commit_options(run_uid, job)
+    modes = {"Append": "append", "Overwrite": "overwrite", "Merge": "errorifexists"}
+    writer = rows.write.format("delta").options(**options).mode(modes[ingest.mode])
     if ingest.mode == "Overwrite":
         writer = writer.option("overwriteSchema", "true")
+    exists = ingest.base_version is not None
     for attempt in range(1, COMMIT_TRIES + 1):
         try:
-            writer.save(as_spark_path(item.uri))
+            if ingest.mode == "Merge" and exists:
+                merge.commit(spark, rows, item, ingest.keys, options)
+            else:
+                writer.save(as_spark_path(item.uri))
             return
         except Exception as error:
             # two writers that create one table at once: the loser sees its protocol change. The transaction id makes
@@ -214,6 +232,7 @@ def _commit(rows: Any, item: Input, ingest: Ingest, run_uid: str, job: str) -> N
             if attempt == COMMIT_TRIES or not is_conflict(error):
                 raise
             log.warning("%s: another writer was first, trying again (%d)", item.name, attempt)
+            exists = True
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -221,7 +240,13 @@ def is_conflict(error: BaseException) -> bool:
     text = f"{type(error).__name__} {error}"
     return any(
         mark in text
-        for mark in ("DELTA_CONCURRENT", "DELTA_PROTOCOL_CHANGED", "DELTA_METADATA_CHANGED", "ConcurrentModification")
+        for mark in (
+            "DELTA_CONCURRENT",
+            "DELTA_PROTOCOL_CHANGED",
+            "DELTA_METADATA_CHANGED",
+            "ConcurrentModification",
+            "DELTA_PATH_EXISTS",
+        )
     )
 
 

@@ -59,6 +59,22 @@ def score(pipeline: Any, features: Any, truth: Any) -> Scored:
     return Scored(_classification(pipeline, truth, predicted, scores), truth, predicted, scores)
 
 
+def score_any(model: Any, features: Any, truth: Any, metric: str) -> Scored:
+    """Scores a model of any origin; raises RunFailure where it can have no such metric.
+
+    One that is no scikit-learn estimator has predictions and no class scores.
+    """
+    if hasattr(model, "get_params"):
+        names = CLASSIFICATION if is_classifier(model) else REGRESSION
+        if metric not in names:
+            raise RunFailure("EvaluationFailed", f"it has {', '.join(names)}, and no {metric}")
+        return score(model, features, truth)
+    predicted = model.predict(features)
+    if metric in REGRESSION:
+        return Scored(_regression(truth, predicted), truth, predicted, None)
+    return Scored(_classification(model, truth, predicted, None), truth, predicted, None)
+
+
 def class_scores(pipeline: Any, features: Any) -> Any | None:
     """Class probabilities, else decision values, else None."""
     for method in ("predict_proba", "decision_function"):

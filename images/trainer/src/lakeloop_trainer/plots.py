@@ -12,13 +12,18 @@ from lakeloop_trainer.metrics import Scored
 
 MAX_CLASSES_WITH_NUMBERS = 20
 MAX_ROC_CLASSES = 10
+MAX_DOTS = 10_000
 
 
 def classifier_plots(folder: Path, classes: list[Any], scored: Scored, rows: str) -> list[Path]:
     """``confusion_matrix.png`` and, where scores and every class are there, ``roc.png``; ``rows`` names the rows."""
-    written = [_confusion(folder / "confusion_matrix.png", classes, scored, rows)]
+    from sklearn.metrics import confusion_matrix
+
+    labels = classes + sorted(set(_list(scored.truth)) - set(classes), key=str)
+    matrix = confusion_matrix(scored.truth, scored.predicted, labels=labels)
+    written = [confusion_plot(folder / "confusion_matrix.png", labels, matrix, rows)]
     if scored.scores is not None and len(set(_list(scored.truth)) & set(classes)) > 1:
-        written.append(_roc(folder / "roc.png", classes, scored, rows))
+        written.append(roc_plot(folder / "roc.png", classes, scored, rows))
     return written
 
 
@@ -30,7 +35,10 @@ def regressor_plots(folder: Path, scored: Scored, rows: str) -> list[Path]:
     residuals = np.asarray(scored.truth, dtype=float).ravel() - predicted
     figure = _figure(9, 4)
     left, right = figure.subplots(1, 2)
-    left.scatter(predicted, residuals, s=12, alpha=0.6)
+    shown: Any = slice(None)
+    if len(predicted) > MAX_DOTS:  # in no order of the rows', and the same each time
+        shown = np.random.default_rng(0).choice(len(predicted), MAX_DOTS, replace=False)
+    left.scatter(predicted[shown], residuals[shown], s=12, alpha=0.6)
     left.axhline(0, color="grey", linewidth=1)
     left.set(xlabel="predicted", ylabel="true − predicted", title=f"Residuals, {rows}")
     right.hist(residuals, bins=min(30, max(5, len(residuals) // 5)))
@@ -49,11 +57,63 @@ def importance_plot(path: Path, names: list[str], means: list[float], deviations
     return _save(figure, path)
 
 
-def _confusion(path: Path, classes: list[Any], scored: Scored, rows: str) -> Path:
-    from sklearn.metrics import confusion_matrix
+def shap_swarm(path: Path, names: list[str], values: Any, columns: list[Any], what: str) -> Path:
+    """A dot per row and feature, at its SHAP value, coloured by the feature's value; 20 features at most.
 
-    labels = classes + sorted(set(_list(scored.truth)) - set(classes), key=str)
-    matrix = confusion_matrix(scored.truth, scored.predicted, labels=labels)
+    ``values``: shape (rows, features); ``columns``: the features' values; both the most important first.
+    """
+    import numpy as np
+    import pandas as pd
+
+    count = min(20, len(names))
+    figure = _figure(7.5, 1.5 + 0.35 * count)
+    axes = figure.subplots()
+    dots = None
+    for place in range(count):
+        found = values[:, place]
+        # dots that would lie on each other are moved apart, up and down in turn
+        bins = np.digitize(found, np.linspace(found.min(), found.max() + 1e-12, 60))
+        seen: dict[int, int] = {}
+        heights = np.zeros(len(found))
+        for i, where in enumerate(bins):
+            seen[where] = seen.get(where, 0) + 1
+            heights[i] = (seen[where] // 2) * (1 if seen[where] % 2 else -1)
+        heights *= 0.35 / max(1.0, float(np.abs(heights).max()))
+        numbers = pd.to_numeric(columns[place], errors="coerce")
+        known = numbers.notna().to_numpy()
+        level = count - 1 - place
+        axes.scatter(found[~known], level + heights[~known], s=6, color="grey", linewidths=0)
+        if known.any():
+            ranks = numbers[known].astype(float).rank(pct=True).to_numpy()
+            dots = axes.scatter(
+                found[known], level + heights[known], s=6, c=ranks, cmap="coolwarm", vmin=0, vmax=1, linewidths=0
+            )
+    axes.axvline(0, color="grey", linewidth=1)
+    axes.set_yticks(range(count), names[:count][::-1])
+    axes.set(xlabel=f"SHAP value: effect on {what}", title="SHAP summary")
+    if dots is not None:
+        bar = figure.colorbar(dots, ax=axes, ticks=[0, 1], aspect=40)
+        bar.ax.set_yticklabels(["low", "high"])
+        bar.set_label("value of the column")
+    return _save(figure, path)
+
+
+def shap_bars(path: Path, names: list[str], means: Any, classes: list[Any], what: str) -> Path:
+    """Stacked bars: the mean absolute SHAP value by class, shape (features, classes); 20 features at most."""
+    count, shown = min(20, len(names)), min(MAX_ROC_CLASSES, len(classes))
+    figure = _figure(7.5, 1.5 + 0.35 * count)
+    axes = figure.subplots()
+    left = means[:count, 0] * 0
+    for index in range(shown):
+        axes.barh(names[:count][::-1], means[:count, index][::-1], left=left[::-1], label=str(classes[index]))
+        left = left + means[:count, index]
+    axes.legend(loc="lower right")
+    axes.set(xlabel=f"mean |SHAP value|: effect on {what}", title="SHAP summary")
+    return _save(figure, path)
+
+
+def confusion_plot(path: Path, labels: list[Any], matrix: Any, rows: str) -> Path:
+    """``matrix[i][j]``: rows of class ``i`` that were taken for class ``j``."""
     side = min(12.0, 3.5 + 0.35 * len(labels))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
@@ -70,7 +130,8 @@ def _confusion(path: Path, classes: list[Any], scored: Scored, rows: str) -> Pat
     return _save(figure, path)
 
 
-def _roc(path: Path, classes: list[Any], scored: Scored, rows: str) -> Path:
+def roc_plot(path: Path, classes: list[Any], scored: Scored, rows: str) -> Path:
+    """One curve for two classes, else one per class, ten at most."""
     import numpy as np
     from sklearn.metrics import auc, roc_curve
 

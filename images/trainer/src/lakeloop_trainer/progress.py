@@ -79,7 +79,13 @@ class Progress:
 
     def stage(self, stage: str, percent: int) -> None:
         """Enters a stage; ``percent`` is of the whole run."""
-        self._set(urgent=True, stage=stage, percent=percent)
+        self._set(urgent=True, stage=stage, percent=max(percent, self._state["percent"]), remainingSeconds=None)
+
+    def trials(self, finished: int, total: int, percent: int, remaining_seconds: float | None) -> None:
+        """Tells how far a search is; ``percent`` is of the whole run."""
+        remaining = None if remaining_seconds is None else round(remaining_seconds, 1)
+        percent = max(percent, self._state["percent"])
+        self._set(urgent=False, trialsFinished=finished, trialsTotal=total, percent=percent, remainingSeconds=remaining)
 
     def inputs(self, versions: Mapping[str, int]) -> None:
         """Tells the versions that ingestion made: at once, since the operator pins them for later attempts."""

@@ -23,14 +23,8 @@ def open_query(spark: Any, text: str, inputs: Sequence[Input]) -> Any:
         RunFailure: QueryFailed where it is none or reads something else; else what Spark's error stands for.
     """
     text = text.rstrip().rstrip(";")
+    forbid_functions(spark)
     state = spark._jsparkSession.sessionState()
-    identifier = spark._jvm.org.apache.spark.sql.catalyst.FunctionIdentifier
-    for registry, names in (
-        (state.functionRegistry(), _FUNCTIONS),
-        (state.tableFunctionRegistry(), _TABLE_FUNCTIONS),
-    ):
-        for name in names:
-            registry.dropFunction(identifier(name))
     allowed = {source for item in inputs for source in _sources(spark.table(item.name))}
     context = Context("Running spec.dataset.query", "QueryFailed", FIELD, values_may_leak=False)
     try:
@@ -58,6 +52,18 @@ def open_query(spark: Any, text: str, inputs: Sequence[Input]) -> Any:
     return frame
 
 
+def forbid_functions(spark: Any) -> None:
+    """Takes away what a query or an expression could read something else with, or run code of its own."""
+    state = spark._jsparkSession.sessionState()
+    identifier = spark._jvm.org.apache.spark.sql.catalyst.FunctionIdentifier
+    for registry, names in (
+        (state.functionRegistry(), _FUNCTIONS),
+        (state.tableFunctionRegistry(), _TABLE_FUNCTIONS),
+    ):
+        for name in names:
+            registry.dropFunction(identifier(name))
+
+
 def _not_a_query() -> RunFailure:
     return RunFailure(
         "QueryFailed", f"{FIELD} is a statement that does something; write a query, SELECT …, over spec.inputs", FIELD
@@ -71,7 +77,7 @@ def _is_statement(spark: Any, parsed: Any) -> bool:
 
 def _sources(frame: Any) -> Iterator[str]:
     """What the query reads: the folders of tables, and by its kind whatever is neither a table nor a constant."""
-    for node in _nodes(frame._jdf.queryExecution().analyzed()):
+    for node in plan_nodes(frame._jdf.queryExecution().analyzed()):
         kind = str(node.nodeName())
         if kind == "LogicalRelation":
             yield _folder(node)
@@ -86,7 +92,7 @@ def _folder(relation: Any) -> str:
         return str(relation.relation().getClass().getName())
 
 
-def _nodes(plan: Any) -> Iterator[Any]:
+def plan_nodes(plan: Any) -> Iterator[Any]:
     """The plan's nodes, those of subqueries and of common table expressions too."""
     todo = [plan]
     while todo:

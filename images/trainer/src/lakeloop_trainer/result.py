@@ -1,7 +1,7 @@
 """The run's result: what the operator reads from the pod's termination message.
 
 Kubernetes keeps at most 4,096 bytes of it, so a long result loses its metrics first (MLflow has them all), then the
-end of its message.
+expectations, then the end of its message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     objective: Mapping[str, Any] | None = None
     model: Mapping[str, Any] | None = None
+    champion: Mapping[str, Any] | None = None
+    """The version that the model was compared with; see `champion.Comparison`."""
+    search: Mapping[str, Any] | None = None
+    """What a search came to, where there was one."""
     failure: RunFailure | None = None
+    expectations: Sequence[Mapping[str, Any]] = ()
+    """``{"name", "violations", "rows"}`` of each expectation that was checked."""
 
     def document(self) -> dict[str, Any]:
         """The whole result, as JSON values."""
@@ -37,6 +43,8 @@ class Outcome:
             "outcome": "Failed" if self.failure else "Succeeded",
             "inputs": [dict(item) for item in self.inputs],
         }
+        if self.expectations:
+            document["expectations"] = [dict(item) for item in self.expectations]
         if self.failure:
             document["failure"] = {
                 "class": self.failure.failure_class,
@@ -48,6 +56,9 @@ class Outcome:
         document["metrics"] = dict(self.metrics)
         document["objective"] = dict(self.objective) if self.objective else None
         document["model"] = dict(self.model) if self.model else None
+        document["champion"] = dict(self.champion) if self.champion else None
+        if self.search:
+            document["search"] = dict(self.search)
         return document
 
 
@@ -56,6 +67,10 @@ def termination_message(document: Mapping[str, Any], limit: int = MAX_BYTES) -> 
     fitted = json.loads(json.dumps(document))
     if _size(fitted) > limit:
         fitted.pop("metrics", None)
+    if _size(fitted) > limit and "expectations" in fitted:
+        fitted["expectations"] = None  # where they were, so that the operator looks for them in MLflow
+    if _size(fitted) > limit and "search" in fitted:
+        fitted["search"]["best"]["params"] = {}
     failure = fitted.get("failure")
     if failure and _size(fitted) > limit:
         message = str(failure["message"])

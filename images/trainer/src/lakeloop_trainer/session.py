@@ -47,8 +47,8 @@ MODULE_OPTIONS = (
     "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
     "--enable-native-access=ALL-UNNAMED",
 )  # fmt: skip
-# The vector API is left out: MLlib's BLAS uses it, this program does not, and an archive of classes cannot be used
-# together with --add-modules.
+# The vector API is left out, here as in the executors: an archive of classes cannot be used together with
+# --add-modules, and MLlib's BLAS does without it (a run on a very big table can have it by extraJavaOptions).
 LEFT_OUT_OPTIONS = ("--add-modules=jdk.incubator.vector",)
 
 log = logging.getLogger(__name__)

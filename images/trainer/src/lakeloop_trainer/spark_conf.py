@@ -37,10 +37,17 @@ DEFAULTS = {
         "software.amazon.awssdk.auth.credentials.EnvironmentVariableCredentialsProvider"
     ),
     "spark.hadoop.fs.s3a.fast.upload.buffer": "bytebuffer",
+    # a commit is put where there is none: with Delta's own, of two writers at once one loses its rows
+    "spark.delta.logStore.s3a.impl": "io.lakeloop.S3ConditionalLogStore",
 }
 
-# Set whatever anyone wrote: a run reads its pinned inputs and nothing else.
-ENFORCED = {"spark.sql.runSQLOnFiles": "false", "spark.sql.legacy.createHiveTableByDefault": "false"}
+# Set whatever anyone wrote: a run reads its pinned inputs and nothing else, neither files nor, by ${env:…} in a query,
+# the variables of its own process.
+ENFORCED = {
+    "spark.sql.runSQLOnFiles": "false",
+    "spark.sql.legacy.createHiveTableByDefault": "false",
+    "spark.sql.variable.substitute": "false",
+}
 
 _SIZE = re.compile(r"^(\d+)\s*([kmgt]?)b?$", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -113,13 +120,18 @@ def size_bytes(text: str, default_unit: str = "") -> int:
 
 
 def memory_for_rows(conf: Mapping[str, str], container_limit: int | None) -> int:
-    """Bytes that the collected rows may take in this process: half of what the JVM leaves of the container.
+    """Bytes that the collected rows may take in this process: a third of what the JVM leaves of the container.
 
-    The other half is for the copy that an estimator makes. ``container_limit``: bytes, None where there is no limit.
+    On their way in they are here twice, with a column more. Then a pipeline's step makes a copy of the training rows,
+    and its learner another.
     """
+    return max(memory_left(conf, container_limit) // 3, 64 << 20)
+
+
+def memory_left(conf: Mapping[str, str], container_limit: int | None) -> int:
+    """Bytes that the JVM and the interpreter leave of the container; 12 GiB where there is no limit (None)."""
     heap = size_bytes(conf.get("spark.driver.memory", "1g"), default_unit="m")
     if container_limit is None:
-        return 4 << 30
+        return 12 << 30
     # 25 % of the heap: metaspace, code cache, Arrow buffers; 250 MB: the interpreter with its libraries
-    left = container_limit - math.ceil(heap * 1.25) - (250 << 20)
-    return max(left // 2, 64 << 20)
+    return max(container_limit - math.ceil(heap * 1.25) - (250 << 20), 0)

@@ -14,6 +14,12 @@ from collections.abc import Mapping, Sequence
 
 BUCKETS = 1_000_000
 COLUMN = "__lakeloop_test"
+GROUP = "__lakeloop_group"
+"""Equal for rows of equal keys."""
+ORDER = "__lakeloop_order"
+"""A row's time."""
+PLACES = 1 << 52
+"""As many places as a double tells apart."""
 
 _WIDENED = {"tinyint": "bigint", "smallint": "bigint", "int": "bigint", "float": "double"}
 
@@ -21,6 +27,12 @@ _WIDENED = {"tinyint": "bigint", "smallint": "bigint", "int": "bigint", "float":
 def quoted(column: str) -> str:
     """A column's name as Spark SQL writes it."""
     return "`" + column.replace("`", "``") + "`"
+
+
+def has_value(types: Mapping[str, str], column: str) -> str:
+    """A Spark SQL expression that is true of rows where the column is neither NULL nor NaN."""
+    known = f"{quoted(column)} IS NOT NULL"
+    return f"{known} AND NOT isnan({quoted(column)})" if types[column] in ("float", "double") else known
 
 
 def hash_columns(keys: Sequence[str], features: Sequence[str], target: str) -> list[str]:
@@ -33,8 +45,25 @@ def side_expression(types: Mapping[str, str], columns: Sequence[str], seed: int,
     threshold = round(test_fraction * BUCKETS)
     if threshold == 0:
         return "false"
-    values = [
+    values = _widened(types, columns)
+    return f"pmod(xxhash64({', '.join([f'{seed}L', *values])}), {BUCKETS}L) < {threshold}L"
+
+
+def fold_columns(types: Mapping[str, str], keys: Sequence[str], time: str | None) -> list[str]:
+    """The columns, as Spark SQL, that tell how training rows are divided further: `GROUP`, `ORDER`."""
+    group = [f"xxhash64({', '.join(_widened(types, keys))}) AS {quoted(GROUP)}"] if keys else []
+    return group + ([f"{quoted(time)} AS {quoted(ORDER)}"] if time is not None else [])
+
+
+def place_expression(types: Mapping[str, str], columns: Sequence[str], seed: int) -> str:
+    """Where a row lies from 0 to below `PLACES`, as Spark SQL: evenly by the seed and the columns' values, whatever
+    side of the split they put it on."""
+    values = ", ".join([f"{seed}L", "'fold'", *_widened(types, columns)])
+    return f"shiftrightunsigned(xxhash64({values}), 12)"
+
+
+def _widened(types: Mapping[str, str], columns: Sequence[str]) -> list[str]:
+    return [
         f"CAST({quoted(column)} AS {_WIDENED[types[column]]})" if types[column] in _WIDENED else quoted(column)
         for column in columns
     ]
-    return f"pmod(xxhash64({', '.join([f'{seed}L', *values])}), {BUCKETS}L) < {threshold}L"

@@ -27,6 +27,12 @@ class Stages:
             with self._lock:
                 self._entries.append((name, begin - self.started, time.monotonic() - begin))
 
+    def seconds(self, name: str) -> float | None:
+        """How long the stages of that name took together; None where there was none."""
+        with self._lock:
+            found = [took for each, _, took in self._entries if each == name]
+        return sum(found) if found else None
+
     def table(self) -> str:
         """A table of all stages: when each began and how long it took, in seconds."""
         with self._lock:

@@ -29,6 +29,12 @@ class ObjectStore(Protocol):
     def list_names(self, uri: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         """Names directly below a folder, sorted, greater than ``after``."""
 
+    def files(self, uri: str) -> Iterator[tuple[str, int]]:
+        """Every file below a folder, in folders of its own too: relative path and size."""
+
+    def size(self, uri: str) -> int | None:
+        """The object's size; None where there is no such object."""
+
 
 class S3Store:
     """S3 through boto3: credentials, region and endpoint come from the standard AWS variables."""
@@ -63,15 +69,31 @@ class S3Store:
         return body
 
     def etag(self, uri: str) -> str | None:
+        head = self._head(uri)
+        return str(head["ETag"]).strip('"') if head else None
+
+    def size(self, uri: str) -> int | None:
+        head = self._head(uri)
+        return int(head["ContentLength"]) if head else None
+
+    def _head(self, uri: str) -> Any:
         from botocore.exceptions import ClientError
 
         bucket, key = s3_parts(uri)
         try:
-            return str(self._client.head_object(Bucket=bucket, Key=key)["ETag"]).strip('"')
+            return self._client.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
                 return None
             raise
+
+    def files(self, uri: str) -> Iterator[tuple[str, int]]:
+        bucket, key = s3_parts(uri)
+        prefix = key.rstrip("/") + "/" if key else ""
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):  # what a browser of buckets makes for a folder
+                    yield item["Key"][len(prefix) :], int(item["Size"])
 
     def list_names(self, uri: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         bucket, key = s3_parts(uri)
@@ -105,6 +127,16 @@ class FileStore:
         folder = _local(uri)
         names = sorted(p.name for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
         yield from [name for name in names if name > after][:limit]
+
+    def files(self, uri: str) -> Iterator[tuple[str, int]]:
+        folder = _local(uri)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
+
+    def size(self, uri: str) -> int | None:
+        path = _local(uri)
+        return path.stat().st_size if path.is_file() else None
 
 
 def store_for(uri: str, path_style: bool = True) -> ObjectStore:

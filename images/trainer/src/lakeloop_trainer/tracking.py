@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -66,8 +66,12 @@ class Tracker:
         self.client = MlflowClient(tracking_uri=uri)
         self.run_id = run_id
         run = self.client.get_run(run_id)
-        self._experiment_id = str(run.info.experiment_id)
+        self.experiment_id = str(run.info.experiment_id)
         self._artifact_uri = str(run.info.artifact_uri)
+        self.run_tags: Mapping[str, str] = run.data.tags
+        """As they were when this attempt began."""
+        self.extra_requirements: tuple[str, ...] = ()
+        """Pinned requirements that a model records beside what its steps need."""
         self._params: Mapping[str, str] = run.data.params
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="mlflow")
 
@@ -111,7 +115,8 @@ class Tracker:
         for item in inputs:
             version = versions[item.name]
             source = {"path": item.uri, "delta_table_version": version, "is_databricks_uc_table": False}
-            specs = [{"name": n, "type": _mlflow_type(t), "required": False} for n, t in columns[item.name]]
+            found_columns = columns.get(item.name, ())  # not known where the run's own process read no table
+            specs = [{"name": n, "type": _mlflow_type(t), "required": False} for n, t in found_columns]
             dataset = Dataset(
                 name=item.name,
                 digest=hashlib.sha256(f"{item.uri}@{version}".encode()).hexdigest()[:8],
@@ -157,34 +162,51 @@ class Tracker:
         without its look-ups of requirements and its second load of the model.
         """
         import mlflow.sklearn
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-        from mlflow.models import Model
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         example = features.head(EXAMPLE_ROWS)
         signature = signature_of(features, pipeline.predict(example))
         found, trusted = serialization(pipeline)
+
+        def save(folder: Path, model: Any) -> None:
+            mlflow.sklearn.save_model(
+                pipeline,
+                str(folder),
+                mlflow_model=model,
+                signature=signature,
+                input_example=example,
+                pip_requirements=requirements(steps, found, self.extra_requirements),
+                serialization_format=found,
+                skops_trusted_types=trusted or None,
+            )
+
+        return self.log_model(save, params, {"lakeloop.io/serialization": found}, signature=signature is not None)
+
+    def log_model(
+        self,
+        save: Callable[[Path, Any], None],
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        *,
+        signature: bool,
+    ) -> LoggedModel:
+        """Logs what ``save(folder, mlflow.models.Model)`` writes into the folder, file by file and side by side."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         logged = self.client.create_logged_model(
-            experiment_id=self._experiment_id,
+            experiment_id=self.experiment_id,
             name=MODEL_NAME,
             source_run_id=self.run_id,
             params={_key(name): str(value)[:MAX_PARAM] for name, value in params.items()},
-            tags={"lakeloop.io/serialization": found},
+            tags=dict(tags),
         )
         location = str(logged.artifact_location)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
-            mlflow.sklearn.save_model(
-                pipeline,
-                str(folder),
-                mlflow_model=Model(
-                    artifact_path=location, run_id=self.run_id, model_uuid=logged.model_id, model_id=logged.model_id
-                ),
-                signature=signature,
-                input_example=example,
-                pip_requirements=requirements(steps, found),
-                serialization_format=found,
-                skops_trusted_types=trusted or None,
+            save(
+                folder,
+                Model(artifact_path=location, run_id=self.run_id, model_uuid=logged.model_id, model_id=logged.model_id),
             )
             digest = model_digest(folder)
             repository: Any = get_artifact_repository(location)
@@ -199,7 +221,12 @@ class Tracker:
                 waiting.result()
         self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        return LoggedModel(logged.model_id, location, digest, signature=signature is not None)
+        return LoggedModel(logged.model_id, location, digest, signature=signature)
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where the run's artifacts are."""
+        return self._artifact_uri
 
 
 def signature_of(features: Any, predicted: Any) -> Any:
@@ -234,13 +261,13 @@ def serialization(pipeline: Any) -> tuple[str, list[str]]:
     return "cloudpickle", []
 
 
-def requirements(steps: Sequence[str], serialization_format: str) -> list[str]:
+def requirements(steps: Sequence[str], serialization_format: str, extra: Sequence[str] = ()) -> list[str]:
     """The pinned requirements of a model, from what is installed: no look-up, no network."""
     names = {"scikit-learn", "numpy", "pandas", "scipy", serialization_format}
     names |= {package for step in steps for package in _packages_of(step.partition(".")[0])}
     found = [f"{name}=={metadata.version(name)}" for name in sorted(names)]
     # the model needs MLflow's full package to be served by MLflow itself; skinny has the same version
-    return [f"mlflow=={metadata.version('mlflow-skinny')}", *found]
+    return [f"mlflow=={metadata.version('mlflow-skinny')}", *found, *(each for each in extra if each not in found)]
 
 
 def _packages_of(module: str) -> list[str]:
