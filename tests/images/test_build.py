@@ -20,6 +20,7 @@ def one(tmp_path: Path) -> definitions.Definition:
     (tmp_path / "images/x").mkdir(parents=True)
     (tmp_path / "images/x/Dockerfile").write_text("FROM scratch")
     (tmp_path / "images/x/file").write_text("old")
+    (tmp_path / "images/x/.dockerignore").write_text("__pycache__\n.venv\n")
     return definitions.Definition("x", "images/x", "debian", 10)
 
 

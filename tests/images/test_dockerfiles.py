@@ -29,6 +29,18 @@ def test_all_six_are_there() -> None:
     assert {one.name for one in IMAGES} == {"operator", "trainer", "model-server", "mlflow", "minio", "postgres"}
 
 
+def test_what_tools_leave_behind_changes_no_image() -> None:
+    left = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    tools = {
+        each for each in left if each.endswith("_cache") or each in (".venv", "__pycache__", ".hypothesis", "dist")
+    }
+    assert {".mypy_cache", ".import_linter_cache"} <= tools
+    for one in IMAGES:
+        context = ROOT / one.context
+        if (context / "pyproject.toml").is_file():
+            assert tools - set((context / ".dockerignore").read_text().split()) == set(), one.name
+
+
 def test_base_is_an_argument(dockerfile: str) -> None:
     assert re.search(r"^ARG BASE=(python:3\.11-slim-bookworm|debian:bookworm-slim)$", dockerfile, re.MULTILINE)
     stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", dockerfile, re.MULTILINE)
@@ -89,7 +101,7 @@ def test_stand_ins_are_made_as_the_dockerfiles_make_them() -> None:
     assert command in minio
     assert "7aac2a2c5b7c" in ldflags
     trainer = (ROOT / "images/trainer/Dockerfile").read_text()
-    assert " ".join(hostmade.jars_command(Path("/src/pom.xml"), Path("/jars"))) in trainer
+    assert " ".join(hostmade.jars_command(Path("/src"), Path("/jars"))) in trainer
     for name, (stage, _) in hostmade.STAND_INS.items():
         assert re.search(rf"^FROM \S+ AS {stage}$", (ROOT / f"images/{name}/Dockerfile").read_text(), re.MULTILINE)
 

@@ -156,6 +156,15 @@ def test_executor_uses_the_archive_that_is_there(spark: Path) -> None:
     assert found[:2] == ["-Xshare:auto", f"-XX:SharedArchiveFile={archive}"]
 
 
+def test_the_output_of_an_executor_is_kept_where_a_sidecar_waits_for_it(spark: Path) -> None:
+    plain = start(spark, "executor", **SPARK)
+    logged = spark / "bin/lakeloop-logged"
+    logged.write_text('#!/bin/sh\necho logged\nexec "$@"\n')
+    logged.chmod(0o755)
+    assert start(spark, "executor", **SPARK) == plain
+    assert start(spark, "executor", **SPARK, LAKELOOP_LOG_FOLDER="/logs") == ["logged", *plain]
+
+
 def test_conf_folder_comes_last_so_that_the_archive_stays_valid(spark: Path) -> None:
     found = start(spark, "executor", **SPARK, SPARK_CONF_DIR="/opt/spark/conf", SPARK_CLASSPATH="/extra.jar")
     class_path = found[found.index("-cp") + 1].split(":")

@@ -119,6 +119,19 @@ def save_classifier(path: Path) -> None:
     )
 
 
+def save_one_column(path: Path) -> None:
+    """The same of one column: what the benchmark serves."""
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME[["spend"]], TARGET)
+    mlflow.sklearn.save_model(
+        pipeline,
+        path,
+        signature=infer_signature(FRAME[["spend"]], pipeline.predict(FRAME[["spend"]])),
+        input_example=FRAME[["spend"]].head(2),
+        serialization_format="skops",
+        pip_requirements=REQUIREMENTS,
+    )
+
+
 def save_matrix(path: Path) -> None:
     """scikit-learn on one tensor without a name, saved by cloudpickle, without an example."""
     matrix = FRAME.to_numpy()

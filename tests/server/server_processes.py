@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,10 +18,14 @@ from typing import Any
 import httpx
 
 BIN = Path(sys.executable).parent
-_START_SECONDS = 90.0
+_START_SECONDS = 150.0  # a machine that does other things beside
+# A connection for each request, as by `httpx.get`, which reads all certificates of the system each time: 30 ms
+HTTP = httpx.Client(
+    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+)
 
 
-def poll(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
+def poll(condition: Callable[[], Any], seconds: float = 150.0, what: str = "the condition") -> Any:
     """The first true value of `condition`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -58,13 +63,13 @@ class Process:
         """Whether it answers requests; fails when it is gone."""
         assert self.popen.poll() is None, self.log
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/ping").status_code == 200
+            return HTTP.get(f"{self.url}/ping").status_code == 200
         return False
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(60)
+        return self.popen.wait(150)
 
 
 def launch(uri: str, folder: Path, **environment: str) -> Process:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from server.server_processes import Process
+from server.server_processes import HTTP, Process
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -127,7 +127,7 @@ TELLTALES = [
 def post(process: Process, content_type: str | None, body: Any) -> httpx.Response:
     content = body if isinstance(body, str | bytes) else json.dumps(body)
     headers = {"content-type": content_type} if content_type else {}
-    return httpx.post(f"{process.url}/invocations", content=content, headers=headers, timeout=60)
+    return HTTP.post(f"{process.url}/invocations", content=content, headers=headers, timeout=60)
 
 
 def expect_quiet_json_error(answer: httpx.Response) -> None:
@@ -163,8 +163,8 @@ def test_refuses_what_breaks_mlflow(
 
 @pytest.mark.parametrize("path", ["/ping", "/health", "/version"])
 def test_probes_as_mlflow(path: str, ours: Callable[[str], Process], theirs: Callable[[str], Process]) -> None:
-    wanted = httpx.get(theirs("classifier").url + path)
-    found = httpx.get(ours("classifier").url + path)
+    wanted = HTTP.get(theirs("classifier").url + path)
+    found = HTTP.get(ours("classifier").url + path)
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
     assert found.headers["content-type"] == wanted.headers["content-type"]
 
@@ -175,8 +175,8 @@ def test_a_slash_too_many_leads_where_mlflow_redirects(
 ) -> None:
     method = "GET" if path == "/ping/" else "POST"
     body = {"json": {"dataframe_records": [PLAIN]}} if method == "POST" else {}
-    wanted = httpx.request(method, theirs("classifier").url + path, follow_redirects=True, **body)
-    found = httpx.request(method, ours("classifier").url + path, **body)
+    wanted = HTTP.request(method, theirs("classifier").url + path, follow_redirects=True, **body)
+    found = HTTP.request(method, ours("classifier").url + path, **body)
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content) == (200, wanted.content)
 
 

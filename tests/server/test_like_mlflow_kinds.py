@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lakeloop_server.app import Api
 from lakeloop_server.drain import Drain
+from lakeloop_server.fast import fast_path
 from lakeloop_server.metrics import Metrics
 from lakeloop_server.model import ServedModel, load, warm_up
 from lakeloop_server.predictor import Predictor
@@ -202,7 +203,7 @@ class Pair:
         self.model: ServedModel = load(folder, "", [], settings)
         predictor = Predictor(2, 128, 60, _METRICS, lambda: None)
         self.theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder)))
-        self.ours = Api(self.model, [], settings, predictor, _METRICS).build(Drain(0))
+        self.ours = Api(self.model, [], settings, predictor, _METRICS, fast_path(self.model)).build(Drain(0))
 
     async def ask(self, content_type: str | None, body: Any) -> tuple[httpx.Response, httpx.Response]:
         """Their answer, and ours."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server.server_processes import Process, poll, serving
+from server.server_processes import HTTP, Process, poll, serving
 
 Saved = Callable[[str], Path]
 FRAME = {"dataframe_records": [{"tenure": 1, "spend": 5}]}
@@ -25,7 +25,7 @@ def echo(word: str) -> dict[str, list[dict[str, object]]]:
 
 def value(process: Process, start: str) -> float:
     """The sum of the metric lines that start so."""
-    lines = httpx.get(f"{process.url}/metrics").text.splitlines()
+    lines = HTTP.get(f"{process.url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
 
 
@@ -100,10 +100,10 @@ def test_a_long_request_is_finished_while_new_ones_are_answered(saved: Saved, tm
         long = pool.submit(httpx.post, f"{process.url}/invocations", json=echo("sleep:2"), timeout=60)
         poll(lambda: value(process, "lakeloop_server_in_flight") == 1)
         process.popen.terminate()
-        poll(lambda: httpx.get(f"{process.url}/ping").status_code == 503)
-        late = httpx.post(f"{process.url}/invocations", json=echo("late"))
+        poll(lambda: HTTP.get(f"{process.url}/ping").status_code == 503)
+        late = HTTP.post(f"{process.url}/invocations", json=echo("late"))
         assert (late.status_code, late.headers["connection"]) == (200, "close")
-        assert httpx.get(f"{process.url}/live").status_code == 200
+        assert HTTP.get(f"{process.url}/live").status_code == 200
         answer = long.result()
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert process.popen.wait(10) == 0
@@ -130,12 +130,12 @@ def test_whoever_comes_while_the_proxies_still_send_is_answered_and_no_connectio
         assert "connection" not in kept.post(f"{process.url}/invocations", json=FRAME).headers
         started = time.monotonic()
         process.popen.terminate()
-        poll(lambda: httpx.get(f"{process.url}/ping").status_code == 503)
+        poll(lambda: HTTP.get(f"{process.url}/ping").status_code == 503)
         assert kept.post(f"{process.url}/invocations", json=FRAME).headers["connection"] == "close"
         assert time.monotonic() - started < 1.5
         # Nobody is connected now, for longer than a server waits that nobody may be sent to any more.
         poll(lambda: time.monotonic() - started > 1.5)
-        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200
         assert process.popen.wait(10) == 0
         assert 2 <= time.monotonic() - started < 5
 
@@ -148,11 +148,11 @@ def test_oversized_bodies_are_refused_and_the_server_lives(saved: Saved, tmp_pat
     with serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_MAX_BODY_BYTES="10000") as process:
         headers = {"content-type": "application/json"}
         for content in (b" " * 5_000_000, chunks()):
-            answer = httpx.post(f"{process.url}/invocations", content=content, headers=headers)
+            answer = HTTP.post(f"{process.url}/invocations", content=content, headers=headers)
             assert answer.status_code == 413
             assert answer.json()["error_code"] == "REQUEST_TOO_LARGE"
-        assert httpx.post(f"{process.url}/invocations", content=b" " * 9_000, headers=headers).status_code == 400
-        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", content=b" " * 9_000, headers=headers).status_code == 400
+        assert HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_broken_http_does_not_break_the_server(raw: bytes, ours: Callable[[str],
     process = ours("classifier")
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
         connection.sendall(raw)
-    assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+    assert HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200
 
 
 def answer_to(process: Process, raw: bytes, timeout: float = 40) -> bytes:
@@ -206,7 +206,7 @@ def test_what_is_no_request_is_refused_as_json(raw: bytes, status: int, ours: Ca
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"x-lakeloop-model: churn/5" in head
     assert set(json.loads(body)) == {"error_code", "message"}
-    assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+    assert HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200
 
 
 def test_an_offer_of_http_2_is_passed_over(ours: Callable[[str], Process]) -> None:
@@ -248,8 +248,8 @@ def test_more_connections_than_files_do_not_lock_others_out(saved: Saved, tmp_pa
         for _ in range(600):
             idle.append(socket.create_connection(("127.0.0.1", process.port), timeout=10))
             idle[-1].sendall(b"GET /ping HTTP/1.1\r\n")
-        assert httpx.get(f"{process.url}/live", timeout=10).status_code == 200
-        assert httpx.post(f"{process.url}/invocations", json=FRAME, timeout=10).status_code == 200
+        assert HTTP.get(f"{process.url}/live", timeout=10).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", json=FRAME, timeout=10).status_code == 200
     finally:
         for connection in idle:
             connection.close()
@@ -285,7 +285,7 @@ def workers_of(process: Process) -> list[int]:
 
 
 def test_a_small_body_that_stands_for_a_huge_table_is_refused(saved: Saved, tmp_path: Path) -> None:
-    with serving(f"file://{saved('classifier')}", tmp_path) as process:
+    with serving(f"file://{saved('classifier')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="300") as process:
         (worker,) = workers_of(process)
         own, _ = resource.prlimit(worker, resource.RLIMIT_DATA)
         assert own != resource.RLIM_INFINITY
@@ -300,9 +300,9 @@ def test_a_small_body_that_stands_for_a_huge_table_is_refused(saved: Saved, tmp_
         bodies = [("application/json", json.dumps(body)) for body in (sparse, scalar, text)]
         for content_type, body in [*bodies, ("text/csv", table)]:
             headers = {"content-type": content_type}
-            answer = httpx.post(f"{process.url}/invocations", content=body, headers=headers, timeout=100)
+            answer = HTTP.post(f"{process.url}/invocations", content=body, headers=headers, timeout=300)
             assert answer.status_code == 400, answer.text
-        assert httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200
         assert workers_of(process) == [worker]
 
 
@@ -319,19 +319,19 @@ def test_bodies_together_are_bounded(saved: Saved, tmp_path: Path) -> None:
                 return value(process, "lakeloop_server_overloads_total") == 4
 
             poll(enough)
-            assert httpx.get(f"{process.url}/ping").status_code == 200
+            assert HTTP.get(f"{process.url}/ping").status_code == 200
             for connection in held[-4:]:
                 refused += connection.recv(100).startswith(b"HTTP/1.1 503 ")
             assert refused == 4
         finally:
             for connection in held:
                 connection.close()
-        poll(lambda: httpx.post(f"{process.url}/invocations", json=FRAME).status_code == 200)
+        poll(lambda: HTTP.post(f"{process.url}/invocations", json=FRAME).status_code == 200)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/nothing", 404)])
 def test_other_routes_are_json_errors(method: str, path: str, status: int, ours: Callable[[str], Process]) -> None:
-    answer = httpx.request(method, ours("classifier").url + path)
+    answer = HTTP.request(method, ours("classifier").url + path)
     assert answer.status_code == status
     assert set(answer.json()) == {"error_code", "message"}
     assert answer.headers["x-lakeloop-model"] == "churn/5"
@@ -347,7 +347,7 @@ def test_a_crowd_is_told_to_come_back_while_probes_are_answered(saved: Saved, tm
         ]
         poll(lambda: value(process, "lakeloop_server_overloads_total") == 5)
         started = time.monotonic()
-        assert httpx.get(f"{process.url}/ping").status_code == 200
+        assert HTTP.get(f"{process.url}/ping").status_code == 200
         assert time.monotonic() - started < 0.9, "predictions hold up the event loop"
         answers = [future.result() for future in sent]
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
@@ -357,7 +357,7 @@ def test_a_crowd_is_told_to_come_back_while_probes_are_answered(saved: Saved, tm
 
 def test_a_prediction_that_takes_too_long_is_given_up(saved: Saved, tmp_path: Path) -> None:
     with serving(f"file://{saved('echo')}", tmp_path, LAKELOOP_REQUEST_TIMEOUT_SECONDS="1") as process:
-        answer = httpx.post(f"{process.url}/invocations", json=echo("sleep:3"), timeout=30)
+        answer = HTTP.post(f"{process.url}/invocations", json=echo("sleep:3"), timeout=30)
         assert (answer.status_code, answer.json()["error_code"]) == (504, "DEADLINE_EXCEEDED")
 
 
@@ -391,7 +391,7 @@ def test_predictions_that_never_end_do_not_stop_the_server_for_ever(saved: Saved
 
         def answers() -> bool:
             try:
-                return httpx.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
+                return HTTP.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -402,7 +402,7 @@ def test_predictions_that_never_end_do_not_stop_the_server_for_ever(saved: Saved
 def test_a_model_that_exits_does_not_end_the_server(ours: Callable[[str], Process]) -> None:
     process = ours("echo")
     before = workers_of(process)
-    answer = httpx.post(f"{process.url}/invocations", json=echo("exit"))
+    answer = HTTP.post(f"{process.url}/invocations", json=echo("exit"))
     assert (answer.status_code, answer.json()["error_code"]) == (400, "BAD_REQUEST")
     assert workers_of(process) == before
 
@@ -411,7 +411,7 @@ def test_metrics_are_answered_under_load(ours: Callable[[str], Process]) -> None
     process = ours("classifier")
     with Load([process.url]) as load:
         poll(lambda: load.answered > 20, 60)
-        answers = [httpx.get(f"{process.url}/metrics") for _ in range(50)]
+        answers = [HTTP.get(f"{process.url}/metrics") for _ in range(50)]
     assert load.problems == []
     assert {answer.status_code for answer in answers} == {200}
     assert all(answer.text.count("lakeloop_server_in_flight{") == 1 for answer in answers)
@@ -419,11 +419,11 @@ def test_metrics_are_answered_under_load(ours: Callable[[str], Process]) -> None
 
 def test_a_worker_that_dies_is_replaced_without_loading_again(saved: Saved, tmp_path: Path) -> None:
     with serving(f"file://{saved('echo')}", tmp_path) as process:
-        assert httpx.post(f"{process.url}/invocations", json=echo("hello")).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", json=echo("hello")).status_code == 200
         with pytest.raises(httpx.TransportError):
-            httpx.post(f"{process.url}/invocations", json=echo("die"))
+            HTTP.post(f"{process.url}/invocations", json=echo("die"))
         started = time.monotonic()
-        assert httpx.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
+        assert HTTP.post(f"{process.url}/invocations", json=echo("again"), timeout=10).status_code == 200
         assert time.monotonic() - started < 10
         assert process.log.count('"loaded sha256') == 1
         # Counters outlive the process that counted
@@ -435,7 +435,7 @@ def test_workers_share_the_model_and_add_up_their_metrics(saved: Saved, tmp_path
         for _ in range(40):
             with httpx.Client() as client:
                 assert client.post(f"{process.url}/invocations", json=FRAME).status_code == 200
-        httpx.post(f"{process.url}/invocations", content=b"x", headers={"content-type": "application/json"})
+        HTTP.post(f"{process.url}/invocations", content=b"x", headers={"content-type": "application/json"})
         start = 'lakeloop_server_requests_total{code="%s",model="churn",route="/invocations",version="5"}'
         assert value(process, start % 200) == 40
         assert value(process, start % 400) == 1
@@ -456,6 +456,6 @@ def test_workers_share_the_model_and_add_up_their_metrics(saved: Saved, tmp_path
 def test_the_model_failing_is_counted_apart(ours: Callable[[str], Process]) -> None:
     process = ours("echo")
     before = value(process, "lakeloop_server_model_failures_total")
-    assert httpx.post(f"{process.url}/invocations", json=echo("raise")).status_code == 400
-    assert httpx.post(f"{process.url}/invocations", json={"dataframe_records": [{}]}).status_code == 400
+    assert HTTP.post(f"{process.url}/invocations", json=echo("raise")).status_code == 400
+    assert HTTP.post(f"{process.url}/invocations", json={"dataframe_records": [{}]}).status_code == 400
     assert value(process, "lakeloop_server_model_failures_total") == before + 1

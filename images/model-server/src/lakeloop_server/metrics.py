@@ -12,6 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_STAGE_BUCKETS = (0.00005, 0.0002, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+_ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -42,6 +44,27 @@ class Metrics:
             registry=own,
             multiprocess_mode="livesum",
         )
+        self._waiting = Gauge(
+            "lakeloop_server_waiting",
+            "Prediction requests that wait for a thread",
+            names,
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._stages = Histogram(
+            "lakeloop_server_stage_seconds",
+            "Time of a prediction's stages: parse, predict, serialise; way: mlflow, or numbers without a DataFrame",
+            (*names, "stage", "way"),
+            registry=own,
+            buckets=_STAGE_BUCKETS,
+        )
+        self._batch_rows = Histogram(
+            "lakeloop_server_batch_rows",
+            "Rows of batches, of requests that waited for a thread at the same time",
+            names,
+            registry=own,
+            buckets=_ROW_BUCKETS,
+        )
         self._info = Gauge(
             "lakeloop_server_model_info",
             "1 for the model that is served",
@@ -68,6 +91,10 @@ class Metrics:
         self.in_flight = self._in_flight.labels(*self._labels)
         self.failures = self._failures.labels(*self._labels)
         self.overloads = self._overloads.labels(*self._labels)
+        self.waiting = self._waiting.labels(*self._labels)
+        self.batch_rows = self._batch_rows.labels(*self._labels)
+        # To look a child up by its labels takes as long as to count
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def loaded(self, digest: str, phases: dict[str, float]) -> None:
         """Says which model is served, and how long each phase of its start took."""
@@ -75,10 +102,21 @@ class Metrics:
         for phase, seconds in phases.items():
             self._load.labels(*self._labels, phase).set(seconds)
 
+    def stages(self, way: str) -> dict[str, Histogram]:
+        """What to tell the seconds of a prediction's stages, by stage."""
+        return {stage: self._stages.labels(*self._labels, stage, way) for stage in ("parse", "predict", "serialise")}
+
     def answered(self, route: str, code: int, seconds: float) -> None:
         """Counts one answer."""
-        self.requests.labels(*self._labels, route, str(code)).inc()
-        self.duration.labels(*self._labels, route).observe(seconds)
+        found = self._answered.get((route, code))
+        if found is None:
+            found = (
+                self.requests.labels(*self._labels, route, str(int(code))),
+                self.duration.labels(*self._labels, route),
+            )
+            self._answered[route, code] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
 
 def exposition() -> bytes:

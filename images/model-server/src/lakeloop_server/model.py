@@ -42,6 +42,14 @@ class ServedModel:
     params_schema: ParamSchema | None
     folder: Path
 
+    @property
+    def signature(self) -> dict[str, Any] | None:
+        """As MLflow writes it, `{inputs, outputs, params}`, each a list of columns or tensors; None without one."""
+        if self.pyfunc.metadata.signature is None:
+            return None
+        parts = {"inputs": self.input_schema, "outputs": self.output_schema, "params": self.params_schema}
+        return {name: schema.to_dict() if schema else None for name, schema in parts.items()}
+
 
 def read_mlmodel(folder: Path) -> Mapping[str, Any]:
     """The MLmodel file as a mapping; raises LoadError (ModelNotFound, LoadFailed)."""

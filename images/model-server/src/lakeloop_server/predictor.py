@@ -31,7 +31,7 @@ class Predictor:
         for _ in range(threads):
             self._pool.submit(begun.wait)
         begun.wait()
-        self._threads = threads
+        self.threads = threads
         self._limit = threads + max_queue
         self._timeout = timeout_seconds
         self._metrics = metrics
@@ -49,38 +49,66 @@ class Predictor:
             {"retry-after": "1", **(headers or {})},
         )
 
+    def admit(self) -> None:
+        """Counts a request that waits for a thread. Raises RequestError (503, with Retry-After) if too many do."""
+        if self._pending >= self._limit:
+            raise self.overload()
+        self._pending += 1
+        self._metrics.in_flight.inc()
+        self._metrics.waiting.inc()
+
+    def release(self, future: asyncio.Future[Any]) -> None:
+        """To be called once a request that was admitted waits and runs no more."""
+        self._pending -= 1
+        self._metrics.in_flight.dec()
+        if not future.cancelled():
+            future.exception()  # read, so that asyncio does not log it, and with it a caller's values
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Has `work` run in a thread, as soon as one is free."""
+        return self._pool.submit(work)
+
+    async def wait(self, future: asyncio.Future[T]) -> T:
+        """The future's result; raises RequestError (504) if it takes too long, and lets it go on."""
+        try:
+            # Shielded: what still runs must still be counted
+            return await asyncio.wait_for(asyncio.shield(future), self._timeout)
+        except TimeoutError:
+            raise RequestError(
+                HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "The prediction took longer than the server allows"
+            ) from None
+
+    def late(self, job: Future[Any]) -> None:
+        """To be called when a caller waits no more for a job that has begun."""
+        asyncio.get_running_loop().call_later(self._timeout, self._look_again, job)
+
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, run in a thread.
 
         Raises RequestError: 503 (queue full, with Retry-After), 504 (took too long: the thread goes on, and counts
         until it ends), or what `work` raises.
         """
-        if self._pending >= self._limit:
-            raise self.overload()
-        self._pending += 1
-        self._metrics.in_flight.inc()
-        loop = asyncio.get_running_loop()
-        job = self._pool.submit(work)
-        future = asyncio.wrap_future(job, loop=loop)
-        future.add_done_callback(self._done)
-        try:
-            # Shielded: what still runs must still be counted
-            return await asyncio.wait_for(asyncio.shield(future), self._timeout)
-        except TimeoutError:
-            # What nobody waits for any more is not begun
-            if not job.cancel():
-                loop.call_later(self._timeout, self._look_again, job)
-            raise RequestError(
-                HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "The prediction took longer than the server allows"
-            ) from None
 
-    def _done(self, future: asyncio.Future[Any]) -> None:
-        self._pending -= 1
-        self._metrics.in_flight.dec()
-        if not future.cancelled():
-            future.exception()  # read, so that asyncio does not log it, and with it a caller's values
+        def begin() -> T:
+            self._metrics.waiting.dec()
+            return work()
+
+        self.admit()
+        job = self.submit(begin)
+        future = asyncio.wrap_future(job, loop=asyncio.get_running_loop())
+        future.add_done_callback(self.release)
+        try:
+            return await self.wait(future)
+        except RequestError as error:
+            if error.status == HTTPStatus.GATEWAY_TIMEOUT and not future.done():
+                # What nobody waits for any more is not begun
+                if job.cancel():
+                    self._metrics.waiting.dec()
+                else:
+                    self.late(job)
+            raise
 
     def _look_again(self, job: Future[Any]) -> None:
         self._stuck = {one for one in {*self._stuck, job} if not one.done()}
-        if len(self._stuck) >= self._threads:
+        if len(self._stuck) >= self.threads:
             self._on_stuck()

@@ -49,6 +49,7 @@ def make_server(app: ASGIApp, model: str) -> Server:
             http=Protocol,
             headers=[("x-lakeloop-model", model)],
             ws="none",
+            proxy_headers=False,  # nobody asks who called
             lifespan="off",
             access_log=False,
             log_config=None,

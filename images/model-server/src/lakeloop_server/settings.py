@@ -33,6 +33,8 @@ class Settings:
     threads: int = 2
     max_queue: int = 128
     request_timeout_seconds: float = 60.0
+    batch_max_size: int = 64
+    batch_max_delay_seconds: float = 0.0
     model_dir: Path = Path("/model")
     termination_log: Path = Path("/dev/termination-log")
     s3_endpoint: str = ""
@@ -67,6 +69,8 @@ class Settings:
             threads=_number(env, "LAKELOOP_THREADS", 2, 1, 256),
             max_queue=_number(env, "LAKELOOP_MAX_QUEUE", 128, 0, 100_000),
             request_timeout_seconds=_number(env, "LAKELOOP_REQUEST_TIMEOUT_SECONDS", 60, 1, 3600),
+            batch_max_size=_number(env, "LAKELOOP_BATCH_MAX_SIZE", 64, 1, 100_000),
+            batch_max_delay_seconds=_milliseconds(env, "LAKELOOP_BATCH_MAX_DELAY_MS", 60_000) / 1000,
             model_dir=Path(env.get("LAKELOOP_MODEL_DIR") or "/model"),
             termination_log=Path(env.get("LAKELOOP_TERMINATION_LOG") or "/dev/termination-log"),
             s3_endpoint=env.get("MLFLOW_S3_ENDPOINT_URL") or env.get("AWS_ENDPOINT_URL_S3") or "",
@@ -104,6 +108,17 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
         raise SettingsError(f"{name} is {raw!r}: write a whole number from {low} to {high}") from None
     if not low <= value <= high:
         raise SettingsError(f"{name} is {value}: write a whole number from {low} to {high}")
+    return value
+
+
+def _milliseconds(env: Mapping[str, str], name: str, high: int) -> float:
+    raw = env.get(name, "").strip()
+    try:
+        value = float(raw or 0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= high:
+        raise SettingsError(f"{name} is {raw!r}: write milliseconds from 0 to {high}")
     return value
 
 

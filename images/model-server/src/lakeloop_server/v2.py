@@ -49,10 +49,10 @@ _COLUMN_TYPES = {
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One request to `infer`: `data` is what the pyfunc takes, `outputs` the names asked for (none: all)."""
+    """One request to `infer`: its inputs by name, and in `outputs` the names asked for (none: all)."""
 
     id: str | None
-    data: Any
+    tensors: dict[str, np.ndarray[Any, Any]]
     params: dict[str, Any] | None
     outputs: tuple[str, ...]
 
@@ -81,8 +81,8 @@ def _column_type(kind: Any) -> str:
     return _COLUMN_TYPES.get(kind, "BYTES") if isinstance(kind, DataType) else "BYTES"
 
 
-def parse_infer(payload: Any, schema: Schema | None, params_schema: ParamSchema | None) -> InferRequest:
-    """Reads the JSON of an inference request against the model's signature. Raises RequestError (400)."""
+def parse_infer(payload: Any, params_schema: ParamSchema | None) -> InferRequest:
+    """Reads the JSON of an inference request. Raises RequestError (400)."""
     if not isinstance(payload, dict):
         raise bad_request("The body must be a JSON object with inputs")
     tensors = payload.get("inputs")
@@ -101,7 +101,7 @@ def parse_infer(payload: Any, schema: Schema | None, params_schema: ParamSchema 
         arrays[name] = array
     return InferRequest(
         id=request_id,
-        data=_to_model_input(arrays, schema),
+        tensors=arrays,
         params=_read_params(payload.get("parameters"), params_schema),
         outputs=_read_outputs(payload.get("outputs")),
     )
@@ -185,7 +185,8 @@ def _to_array(items: Sequence[Any], datatype: str, where: str) -> np.ndarray[Any
         raise bad_request(f"{where}.data has a value that does not fit {datatype}") from None
 
 
-def _to_model_input(arrays: Mapping[str, np.ndarray[Any, Any]], schema: Schema | None) -> Any:
+def to_model_input(arrays: Mapping[str, np.ndarray[Any, Any]], schema: Schema | None) -> Any:
+    """What the pyfunc takes for these tensors, by the model's signature. Raises RequestError (400)."""
     if schema is not None and schema.is_tensor_spec():
         if schema.has_input_names():
             types = schema.input_types_dict()

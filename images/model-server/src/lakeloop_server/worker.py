@@ -14,6 +14,7 @@ from lakeloop_server import memory, serving
 from lakeloop_server.app import Api
 from lakeloop_server.drain import Drain
 from lakeloop_server.errors import LoadError
+from lakeloop_server.fast import fast_path
 from lakeloop_server.metrics import Metrics
 from lakeloop_server.model import ServedModel, warm_up
 from lakeloop_server.predictor import Predictor
@@ -39,6 +40,7 @@ def serve(
     except LoadError as error:
         parent.sendall(json.dumps({"reason": error.reason, "message": error.message}).encode() + b"\n")
         return
+    fast = fast_path(model)
     metrics.loaded(model.digest, {**phases, "warm-up": time.monotonic() - started})
     for warning in warnings:
         logger.warning("%s", warning)
@@ -47,7 +49,7 @@ def serve(
         os._exit(1)
     predictor = Predictor(settings.threads, settings.max_queue, settings.request_timeout_seconds, metrics, _give_up)
     drain = Drain(settings.drain_seconds, settings.drain_least_seconds)
-    application = Api(model, warnings, settings, predictor, metrics).build(drain)
+    application = Api(model, warnings, settings, predictor, metrics, fast).build(drain)
     serving.run(application, settings.model, sock, drain, parent)
 
 

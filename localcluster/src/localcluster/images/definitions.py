@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "localhost/lakeloop"
-_NOT_IN_CONTEXT = {".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "dist"}
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,14 @@ def select(root: Path, names: Sequence[str]) -> list[Definition]:
 
 
 def context_files(root: Path, definition: Definition) -> list[Path]:
-    """The files that the build sees, relative to the context, sorted."""
+    """The files that the build sees, relative to the context, sorted: all but those below a name in .dockerignore."""
     context = root / definition.context
+    ignore = context / ".dockerignore"
+    ignored = set(ignore.read_text().split()) if ignore.is_file() else set()
     return sorted(
         path.relative_to(context)
         for path in context.rglob("*")
-        if path.is_file() and not _NOT_IN_CONTEXT & set(path.relative_to(context).parts)
+        if path.is_file() and not ignored & set(path.relative_to(context).parts)
     )
 
 

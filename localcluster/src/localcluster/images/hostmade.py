@@ -13,7 +13,7 @@ from pathlib import Path
 
 from localcluster import debian
 from localcluster.errors import LocalClusterError
-from localcluster.gobuild import cache_key, cache_root
+from localcluster.gobuild import cache_key, cache_root, locked
 
 MINIO_SOURCES = ("go.mod", "go.sum", "ldflags")
 _MINIO = "github.com/minio/minio"
@@ -24,10 +24,9 @@ def minio_command(ldflags: str, output: Path) -> list[str]:
     return ["go", "build", "-trimpath", "-tags", "kqueue", "-ldflags", ldflags, "-o", str(output), _MINIO]
 
 
-def jars_command(pom: Path, folder: Path) -> list[str]:
-    """The Maven command of ``images/trainer/Dockerfile``."""
-    command = ["mvn", "--batch-mode", "--quiet", "--file", str(pom)]
-    return [*command, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+def jars_command(context: Path, folder: Path) -> list[str]:
+    """The command of ``images/trainer/Dockerfile`` that fetches and makes its jars."""
+    return ["sh", str(context / "make_jars.sh"), str(folder)]
 
 
 def minio(context: Path) -> Path:
@@ -43,13 +42,14 @@ def minio(context: Path) -> Path:
 
 
 def jars(context: Path) -> Path:
-    """A folder with ``jars/``, fetched by this machine's Maven. Raises LocalClusterError with Maven's words."""
-    debian.ensure({"/usr/bin/mvn": "maven"})
+    """A folder with ``jars/``, made by this machine's Maven and compiler. Raises LocalClusterError with their words."""
+    debian.ensure({"/usr/bin/mvn": "maven", "/usr/bin/javac": "openjdk-17-jdk-headless"})
 
     def make(folder: Path) -> None:
-        _run(jars_command(context / "pom.xml", folder / "jars"), context)
+        _run(jars_command(context, folder / "jars"), context)
 
-    return _cached("jars", context, ("pom.xml",), "", make)
+    sources = sorted(path.relative_to(context).as_posix() for path in (context / "java").rglob("*.java"))
+    return _cached("jars", context, ("pom.xml", "make_jars.sh", *sources), "", make)
 
 
 # Image → the stage that is stood in for, and what makes the folder from the build context.
@@ -59,17 +59,16 @@ STAND_INS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {"minio": ("build"
 def _cached(kind: str, context: Path, names: Sequence[str], tool: str, make: Callable[[Path], None]) -> Path:
     key = cache_key([(name, (context / name).read_bytes()) for name in names], tool, kind)
     place = cache_root() / kind / key
-    if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        return place
+    with locked(place.parent):
+        if place.is_dir():
+            return place
         with tempfile.TemporaryDirectory(prefix=".make-", dir=place.parent) as scratch:
             whole = Path(scratch) / key
             whole.mkdir()
             make(whole)
-            try:
-                whole.rename(place)
-            except OSError as error:
-                if not place.is_dir():
-                    raise LocalClusterError(f"{place}: {error}") from error
+            whole.rename(place)
     return place
 
 
