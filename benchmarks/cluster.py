@@ -206,6 +206,11 @@ class Cluster:
         }
         self._custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURALS[kind], body)
 
+    def config_map(self, name: str, data: Mapping[str, str]) -> None:
+        """A ConfigMap in the namespace."""
+        made = client.V1ConfigMap(metadata=client.V1ObjectMeta(name=name), data=dict(data))
+        self._core.create_namespaced_config_map(self.namespace, made)
+
     def delete(self, kind: str, name: str) -> None:
         """Asks for it; the object is gone some time later."""
         self._custom.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURALS[kind], name)
@@ -241,10 +246,14 @@ class Cluster:
             found = self.mlflow("GET", "experiments/get-by-name", experiment_name=name)["experiment"]
             self.mlflow("POST", "experiments/delete", experiment_id=found["experiment_id"])
 
+    def keys(self) -> dict[str, str]:
+        """The demo's key to the object store, by the names of its variables."""
+        secret = self.kubectl.get("secret", "lakeloop-storage", DEMO)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in secret.items()}
+
     def store(self) -> Any:
         """A client of the object store with the demo's key."""
-        secret = self.kubectl.get("secret", "lakeloop-storage", DEMO)["data"]
-        keys = {key: base64.b64decode(value).decode() for key, value in secret.items()}
+        keys = self.keys()
         return boto3.client(
             "s3",
             endpoint_url=address(self.kubectl, "minio", PLATFORM),

@@ -41,7 +41,11 @@ ALL = (
     Benchmark("submit", "operator", 900),
     Benchmark("quickstart", "operator", 900),
     Benchmark("alias", "operator", 900),
+    Benchmark("search", "operator", 1500),
+    Benchmark("rows", "operator", 2100),
     Benchmark("memory", "operator", 120),
+    Benchmark("trigger", "operator", 900),
+    Benchmark("throughput", "operator", 2700),
     Benchmark("server", "images/model-server", 900),
 )
 
