@@ -8,8 +8,10 @@ UV_VERSION := 0.13.9
 RUN := $(UV) run --quiet --frozen
 OPERATOR := $(RUN) --project operator
 LOCAL := $(RUN) --project localcluster localcluster
-PYTEST := -q --import-mode=importlib -p no:cacheprovider
+PYTEST := -q --durations=20 --durations-min=5 --import-mode=importlib -p no:cacheprovider
 export KUBECONFIG_FILE := $(STATE)/kubeconfig
+# What mypy knows of a file it knows by the file's hash: a new checkout need not begin anew.
+MYPY_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakeloop/mypy
 
 .PHONY: help
 help: ## Print this help
@@ -31,33 +33,65 @@ status: tools ## What runs, and where its logs are
 
 ##@ Develop
 .PHONY: test lint unit integration e2e bench generate update-golden screenshots images tools format
-test: lint unit integration e2e ## Lint, unit, integration and e2e; installs what it needs
+test: tools ## Lint, unit, integration and e2e; installs what it needs
+	@# two at a time, since much of it waits; the longest first, so that none is left over at the end: it would not be
+	@# first, if it had the cluster to wait for
+	$(MAKE) --no-print-directory --jobs=2 up $(UNIT) lint
+	$(MAKE) --no-print-directory --jobs=2 UP=tools $(E2E_FIRST) $(INTEGRATION) $(E2E_REST)
 
 lint: tools ## ruff, mypy, import-linter, and drift of generated files
-	@for p in $(PROJECTS); do echo "── lint $$p"; $(RUN) --project $$p ruff check $$p; $(RUN) --project $$p ruff format --check $$p; (cd $$p && $(RUN) mypy); done
+	@for p in $(PROJECTS); do echo "── lint $$p"; $(RUN) --project $$p ruff check $$p; $(RUN) --project $$p ruff format --check $$p; (cd $$p && $(RUN) mypy --cache-dir $(MYPY_CACHE)/$$p); done
 	$(OPERATOR) ruff check --config operator/pyproject.toml tests benchmarks docs samples
 	$(OPERATOR) ruff format --check --config operator/pyproject.toml tests benchmarks docs samples
-	cd benchmarks && $(RUN) --project ../operator mypy --config-file ../operator/pyproject.toml $$(ls *.py | grep -v server_bench)
+	cd benchmarks && $(RUN) --project ../operator mypy --config-file ../operator/pyproject.toml --cache-dir $(MYPY_CACHE)/benchmarks $$(ls *.py | grep -v server_bench)
 	cd operator && $(RUN) lint-imports --config .importlinter
 	$(OPERATOR) python -m lakeloop.codegen --check
 
 unit: tools ## Pure tests, seconds
-	$(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(UNIT)
+
+UNIT := unit-trainer unit-operator unit-others
+.PHONY: $(UNIT)
+unit-trainer: tools
 	$(RUN) --project images/trainer pytest $(PYTEST) tests/unit/trainer
+
+unit-operator: tools
+	$(OPERATOR) pytest $(PYTEST) tests/unit --ignore tests/unit/trainer --ignore tests/unit/server
+
+unit-others: tools
 	$(RUN) --project images/model-server pytest $(PYTEST) tests/unit/server
 	$(RUN) --project localcluster pytest -q -m "not node and not api" tests/localcluster
 	$(RUN) --project localcluster pytest $(PYTEST) tests/images
 
-integration: tools ## A real etcd, kube-apiserver, Spark, MLflow and model server; the charts by a real Helm
+INTEGRATION := integration-trainer integration-operator integration-server
+.PHONY: $(INTEGRATION)
+integration: $(INTEGRATION) ## A real etcd, kube-apiserver, Spark, MLflow and model server; the charts by a real Helm
+
+integration-trainer: tools
+	$(RUN) --project images/trainer pytest $(PYTEST) tests/trainer
+
+integration-operator: tools
 	$(LOCAL) binaries
 	$(RUN) --project localcluster pytest -q -m api tests/localcluster
 	$(OPERATOR) pytest $(PYTEST) tests/integration tests/charts
-	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
-	$(RUN) --project images/trainer pytest $(PYTEST) tests/trainer
 
-e2e: up ## A real node: the samples and documented commands as written, the images, and a second cluster up and down
+integration-server: tools
+	$(RUN) --project images/model-server pytest $(PYTEST) tests/server
+
+# The images are only looked into, and the second cluster is one beside whatever runs.
+UP := up
+E2E_FIRST := e2e-node
+E2E_REST := e2e-images e2e-second
+.PHONY: $(E2E_FIRST) $(E2E_REST)
+e2e: $(E2E_FIRST) $(E2E_REST) ## A real node: the samples and documented commands as written, the images, and a second cluster up and down
+
+e2e-node: $(UP)
 	PATH=$(STATE)/bin:$$PATH $(OPERATOR) pytest $(PYTEST) tests/e2e
+
+e2e-images: $(UP)
 	$(RUN) --project localcluster pytest $(PYTEST) -m images tests/images
+
+e2e-second: $(UP)
 	$(RUN) --project localcluster pytest -q -m node tests/localcluster
 
 bench: up ## Speed and memory beside what a user would pick instead; BENCH="submit --write docs/benchmarks.md"
