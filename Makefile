@@ -10,6 +10,8 @@ OPERATOR := $(RUN) --project operator
 LOCAL := $(RUN) --project localcluster localcluster
 PYTEST := -q --durations=20 --durations-min=5 --import-mode=importlib -p no:cacheprovider
 export KUBECONFIG_FILE := $(STATE)/kubeconfig
+# Else each of the hundreds of programs that the tests start compiles all that it imports: seven seconds of a processor.
+unexport PYTHONDONTWRITEBYTECODE
 # What mypy knows of a file it knows by the file's hash: a new checkout need not begin anew.
 MYPY_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lakeloop/mypy
 
