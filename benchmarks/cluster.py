@@ -115,10 +115,10 @@ class Watch:
             self._over = True
             self._news.notify_all()
 
-    def events(self, wanted: Callable[[Seen], bool] = lambda _: True) -> list[Seen]:
-        """Those that came so far."""
+    def events(self, wanted: Callable[[Seen], bool] = lambda _: True, since: int = 0) -> list[Seen]:
+        """Those that came so far, without the first `since`."""
         with self._news:
-            return [each for each in self._seen if wanted(each)]
+            return [each for each in self._seen[since:] if wanted(each)]
 
     def until(self, wanted: Callable[[Seen], bool], timeout: float, what: str) -> Seen:
         """The first such event, of those that came or will. Raises BenchError after `timeout` seconds."""

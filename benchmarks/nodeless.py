@@ -1,13 +1,13 @@
 """An API server without nodes, and what benchmarks do with it: the operator beside it, jobs in it, pods that end well.
 
-The API server (with its etcd) is the benchmark's own, and pods end as soon as they are there, because the benchmark
-says so. All else is real: the operator's process, MLflow on PostgreSQL and MinIO of the cluster.
+The API server (with its etcd) is the benchmark's own, and pods end when the benchmark says so. All else is real: the operator's process, MLflow on PostgreSQL and MinIO of the cluster.
 """
 
 import json
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,7 +29,8 @@ LIMIT_SECONDS = 900.0
 class Nodeless:
     """The API server, with our kinds and a namespace that has the key to the object store."""
 
-    def __init__(self, server: ApiServer, keys: Mapping[str, str]) -> None:
+    def __init__(self, server: ApiServer, keys: Mapping[str, str], store: Any) -> None:
+        self.store = store
         kubectl = [str(server.kubectl), f"--kubeconfig={server.kubeconfig}"]
         for arguments in (["apply", "-f", str(ROOT / "crds")], ["wait", "--for=condition=Established", "crd", "--all"]):
             subprocess.run([*kubectl, *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -55,13 +56,19 @@ class Nodeless:
         def one(name: str) -> None:
             meta = {"name": name}
             body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainingJob", "metadata": meta, "spec": specs[name]}
-            self.custom.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, PLURALS["TrainingJob"], body)
+            where = (GROUP, VERSION, NAMESPACE, PLURALS["TrainingJob"])
+            self.custom.create_namespaced_custom_object(*where, body, _preload_content=False)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(one, specs))
 
     def complete(self, pod: Mapping[str, Any]) -> None:
-        """The pod ends as a driver does that went well."""
+        """The pod ends as a driver does that went well, once its sidecar has said that all logs are in the store."""
+        env = {each["name"]: each.get("value") for each in pod["spec"]["initContainers"][-1]["env"]}
+        bucket, _, folder = str(env["LAKELOOP_LOG_URI"]).removeprefix("s3a://").partition("/")
+        log = str(env["LAKELOOP_LOG_NAME"])
+        marker = json.dumps({"container": log, "complete": True}).encode()
+        self.store.put_object(Bucket=bucket, Key=f"{folder}/{log}.json", Body=marker)
         labels = pod["metadata"]["labels"]
         result = {
             "uid": labels["lakeloop.io/run-uid"],
@@ -78,7 +85,10 @@ class Nodeless:
             "phase": "Succeeded",
             "containerStatuses": [{**container, "state": {"terminated": terminated}}],
         }
-        self.core.patch_namespaced_pod_status(pod["metadata"]["name"], NAMESPACE, {"status": status})
+        # Read raw, since the client's models take more CPU than the API server's work
+        self.core.patch_namespaced_pod_status(
+            pod["metadata"]["name"], NAMESPACE, {"status": status}, _preload_content=False
+        )
 
 
 class Tally:
@@ -90,8 +100,8 @@ class Tally:
 
     def new(self) -> list[Seen]:
         """Those that were not in it before."""
-        events = self._watch.events()
-        fresh, self._at = events[self._at :], len(events)
+        fresh = self._watch.events(since=self._at)
+        self._at += len(fresh)
         found = [each for each in fresh if self._wanted(each) and each.obj["metadata"]["name"] not in self.names]
         self.names.update(each.obj["metadata"]["name"] for each in found)
         return found
@@ -103,14 +113,16 @@ class Tally:
 
 
 @contextmanager
-def completing(nodeless: Nodeless, pods: Watch) -> Iterator[None]:
-    """Ends every driver pod that comes."""
+def completing(nodeless: Nodeless, pods: Watch, after: float = 0.0) -> Iterator[None]:
+    """Ends every driver pod that comes, so many seconds after it came."""
     over, drivers = threading.Event(), Tally(pods, driver)
+    waiting: deque[Seen] = deque()
 
     def work() -> None:
         while not over.wait(0.05):
-            for each in drivers.new():
-                nodeless.complete(each.obj)
+            waiting.extend(drivers.new())
+            while waiting and waiting[0].at + after <= time.monotonic() and not over.is_set():
+                nodeless.complete(waiting.popleft().obj)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

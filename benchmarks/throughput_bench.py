@@ -2,8 +2,8 @@
 
     make up && uv run --project operator python benchmarks/throughput_bench.py [--jobs 500] [--idle 100 5000]
 
-It is an admission rate: the API server (with its etcd) is one of the benchmark's own and has no node, and pods are made
-to end well by the benchmark as soon as they are there. All else is real: the operator's process, MLflow on PostgreSQL
+It is an admission rate: the API server (with its etcd) is one of the benchmark's own and has no node, and the benchmark
+has each pod end well twenty seconds after it came, which is sooner than a driver on a node does. All else is real: the operator's process, MLflow on PostgreSQL
 and MinIO of the cluster. The clock runs from before the first TrainingJob is sent until a watch has seen the last
 driver pod. Beside it `spark-submit --deploy-mode cluster` on the same API server, as many side by side as there are
 cores.
@@ -43,6 +43,8 @@ from localcluster.apiserver import ApiServer
 
 TABLE = "lakeloop-bench-throughput"
 SUBMISSIONS = 6
+RUN_SECONDS = 20.0
+"""From a driver pod's creation to its end. The quickstart's takes 24 s."""
 
 
 def submissions(server: ApiServer, folder: Path) -> float:
@@ -97,14 +99,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary, ApiServer() as server:
         folder = Path(temporary)
-        nodeless = Nodeless(server, lake.keys)
+        nodeless = Nodeless(server, lake.keys, cluster.store())
         lake.write(TABLE, "overwrite")
         try:
             with (
                 telling(operator(server, folder, cluster.mlflow_url, lake.endpoint)) as process,
                 nodeless.jobs() as jobs,
                 nodeless.pods() as pods,
-                completing(nodeless, pods),
+                completing(nodeless, pods, RUN_SECONDS),
             ):
                 nodeless.create(jobs_of("few", few))
                 done = Tally(jobs, lambda seen: run_of(seen.obj).get("phase") == "Succeeded")
@@ -135,7 +137,7 @@ def main() -> None:
     ]  # fmt: skip
     found.notes = [
         f"{options.jobs} driver pods in {number(took)} s ({number(used)} s of CPU in the operator); promised are 900 a "
-        f"minute: {'kept' if rate >= 900 else 'not kept'}. Pods were made to end well as they came. "
+        f"minute: {'kept' if rate >= 900 else 'not kept'}. Pods were made to end well {RUN_SECONDS:.0f} s after they came. "
         f"At rest with {few} jobs {number(few_cpu)} % of one core."
     ]
     finish(found, options.json)

@@ -56,10 +56,10 @@ class Mortal:
         await self.api.delete(ref, grace_seconds=grace_seconds)
         self.writes.wrote(f"delete {ref.name}")
 
-    async def patch_status(
-        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
+    async def replace_status(
+        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str
     ) -> Mapping[str, Any]:
-        made = await self.api.patch_status(ref, status, resource_version=resource_version)
+        made = await self.api.replace_status(ref, status, resource_version=resource_version)
         self.writes.wrote("status")
         return made
 

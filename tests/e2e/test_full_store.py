@@ -12,7 +12,6 @@ from lakeloop.cli.demo import NAMESPACE, address, condition
 pytestmark = pytest.mark.e2e
 NAME = "full-store"
 JUNK = "junk"
-FULL = "XMinioStorageFull"
 ROWS = "".join(f'{{"feature": {n}, "target": {n % 2}}}\n' for n in range(1, 6))
 
 
@@ -83,16 +82,16 @@ def fill(store: Any) -> None:
     """
     numbers = itertools.count()
 
-    def refused(size: int) -> str:
+    def taken(size: int) -> bool:
         try:
             store.put_object(Bucket="raw", Key=f"{JUNK}/{next(numbers)}", Body=b"x" * size)
         except store.exceptions.ClientError as error:
-            return str(error.response["Error"]["Code"])
-        return ""
+            return bool(error.response["Error"]["Code"] != "XMinioStorageFull")
+        return True
 
     for _ in range(20):
-        answers = [list(itertools.islice(iter(lambda: refused(size), FULL), 400)) for size in (1 << 20, 1 << 16, 1)]
-        if not any(answers):
+        puts = [sum(itertools.takewhile(bool, (taken(size) for _ in range(400)))) for size in (1 << 20, 1 << 16, 1)]
+        if not any(puts):
             return
     raise AssertionError("the store takes more than its volume holds")
 

@@ -274,7 +274,7 @@ class _Leader:
     async def _watch(self, stop: asyncio.Event) -> None:
         registry, settings = kopf.OperatorRegistry(), operator.operator_settings()
         operator.register_login(registry)
-        trainingjob.register(registry, self._enqueue)
+        trainingjob.register(registry, self._enqueue, self._api.wrote)
         modeldeployment.register(registry, self._enqueue, self._followers)
         children.register(registry, settings, self._enqueue)
         namespaces = self._settings.watch_namespaces

@@ -58,15 +58,15 @@ async def test_from_apply_to_a_registered_model(cluster: Cluster) -> None:
 async def test_all_that_is_written_is_stored(cluster: Cluster) -> None:
     """The schema prunes nothing of status: the operator would otherwise forget what it decided."""
     written: list[Mapping[str, Any]] = []
-    patch = cluster.api.patch_status
+    replace = cluster.api.replace_status
 
-    async def recording(ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None) -> Any:
-        stored = await patch(ref, status, resource_version=resource_version)
+    async def recording(ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str) -> Any:
+        stored = await replace(ref, status, resource_version=resource_version)
         written.append(status)
         assert stored["status"] == status
         return stored
 
-    cluster.api.patch_status = recording  # type: ignore[method-assign]
+    cluster.api.replace_status = recording  # type: ignore[method-assign]
     await whole_way(cluster)
     assert len(written) > 5
 
@@ -190,7 +190,7 @@ async def test_a_foreign_write_between_reading_and_writing_is_a_conflict(cluster
     version = job["metadata"]["resourceVersion"]
     await cluster.apply(dataset={"target": "other"})
     with pytest.raises(KubernetesError) as conflict:
-        await cluster.api.patch_status(ref, {"observedGeneration": 1}, resource_version=version)
+        await cluster.api.replace_status(ref, {"observedGeneration": 1}, resource_version=version)
     assert conflict.value.status == 409
 
 

@@ -153,14 +153,11 @@ async def test_delete(server: Server, api: KubernetesApi, answer: Any, raises: b
 
 async def test_status_is_replaced_whole(server: Server, api: KubernetesApi) -> None:
     server.will({})
-    await api.patch_status(POD, {"a": 1}, resource_version="7")
-    _, path, content_type, body = server.asked[0]
-    assert path == "/api/v1/namespaces/team-a/pods/p/status?fieldManager=lakeloop"
-    assert content_type == "application/json-patch+json"
-    assert body == [
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
-        {"op": "add", "path": "/status", "value": {"a": 1}},
-    ]
+    await api.replace_status(POD, {"a": 1}, resource_version="7")
+    method, path, _, body = server.asked[0]
+    assert (method, path) == ("PUT", "/api/v1/namespaces/team-a/pods/p/status?fieldManager=lakeloop")
+    metadata = {"name": "p", "namespace": "team-a", "uid": "uid-1", "resourceVersion": "7"}
+    assert body == {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"a": 1}}
 
 
 @pytest.mark.parametrize(
@@ -242,3 +239,23 @@ async def test_event_is_said_once_and_never_fails(server: Server, api: Kubernete
     assert first["regarding"]["uid"] == "uid-1"
     assert (first["type"], first["reason"], first["note"]) == ("Warning", "ModelNotFound", "no model")
     assert len(second["note"]) == 1024
+
+
+async def test_its_own_writes_are_known_again_until_somebody_else_changes_the_object(
+    server: Server, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "WRITES_REMEMBERED", 2)
+    job = ObjectRef("lakeloop.io/v1alpha1", "TrainingJob", "team-a", "churn", "uid-1")
+    versions = [{"uid": "uid-1", "resourceVersion": str(number)} for number in range(8, 12)]
+    server.will(*({"metadata": each} for each in versions[:3]))
+    await api.set_finalizers(job, ["x"], resource_version="7")
+    assert api.wrote(versions[0])
+    await api.replace_status(job, {"a": 1}, resource_version="8")
+    await api.replace_status(job, {"a": 2}, resource_version="9")
+    assert [api.wrote(each) for each in versions] == [False, True, True, False], "the oldest is forgotten"
+    assert not api.wrote({"uid": "uid-2", "resourceVersion": "10"}), "of another object"
+    assert not api.wrote({})
+    server.will(failure(409, "Conflict"))
+    with pytest.raises(KubernetesError):
+        await api.replace_status(job, {"a": 3}, resource_version="10")
+    assert not api.wrote(versions[3])

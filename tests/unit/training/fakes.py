@@ -156,8 +156,8 @@ class FakeKubernetes:
         self.remove(_key(ref))
         self._writes.wrote(f"delete {ref.kind} {ref.name}")
 
-    async def patch_status(
-        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
+    async def replace_status(
+        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str
     ) -> Mapping[str, Any]:
         found = self._versioned(ref, resource_version)
         if found.get("status") != status:

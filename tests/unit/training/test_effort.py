@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from unit.training.world import World
+from unit.training.world import TABLE, World
 
-KUBERNETES = ("get", "list", "create", "apply", "delete", "patch_status", "set_finalizers")
+KUBERNETES = ("get", "list", "create", "apply", "delete", "replace_status", "set_finalizers")
 MLFLOW = ("get_experiment", "ensure_experiment", "find_run", "create_run", "get_run", "search_model_versions")
 
 
@@ -43,12 +43,50 @@ async def test_from_apply_to_driver_pod(world: World, calls: Counter[str]) -> No
         "get TrainingJob": 1,
         "list": 1,
         "set_finalizers": 1,
-        "patch_status": 3,  # the run, its inputs, its driver: each of the first two before what comes of it
+        "replace_status": 2,  # the run with its inputs, before anything comes of it, and its driver
         "get Secret": 2,
         "get ConfigMap": 1,
         "create": 5,  # the driver's account, role and binding, the run's ConfigMap, the pod
         "ensure_experiment": 1,
         "create_run": 1,
+    }
+
+
+async def test_a_run_that_cannot_be_pinned_is_written_once(world: World, calls: Counter[str]) -> None:
+    del world.tables.tables[TABLE]
+    world.apply()
+    assert await world.step() != 0
+    assert (world.run["number"], world.condition("Stalled")) == (1, ("True", "TableNotFound"))
+    assert [event.reason for _, event in world.kubernetes.events] == ["RunStarted", "TableNotFound"]
+    assert calls["replace_status"] == 1
+
+
+async def test_what_is_done_first_finds_the_run_written(world: World, calls: Counter[str]) -> None:
+    """The list of files to ingest is named after the run."""
+    world.stores.objects["s3a://raw/a.csv"] = b"a,b"
+    load = {"from": "s3a://raw/a.csv", "format": "csv"}
+    world.apply(inputs=[{"name": "customers", "uri": TABLE, "ingest": load}])
+    await world.step()
+    first = next(each for each in world.writes.log if each.startswith("object "))
+    log = world.writes.log[: world.writes.log.index(first)]
+    assert log == ["finalizers TrainingJob churn", "status TrainingJob churn"]
+    assert world.run["uid"] in first
+
+
+async def test_the_end_of_a_run_takes_one_pass(world: World, calls: Counter[str]) -> None:
+    await world.until_running()
+    calls.clear()
+    world.ends(world.result())
+    again = await world.step()
+    assert (again or 0) > 60
+    assert (world.run["phase"], world.run["logs"]["complete"]) == ("Succeeded", True)
+    counted = {call: calls[call] for call in ("get TrainingJob", "list", "get ConfigMap", "get Secret", "replace_status")}
+    assert counted == {
+        "get TrainingJob": 1,
+        "list": 1,
+        "get ConfigMap": 1,
+        "get Secret": 2,
+        "replace_status": 2,  # that the model is being registered; the end, and that the logs are whole
     }
 
 

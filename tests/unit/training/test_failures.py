@@ -10,6 +10,7 @@ from unit.training.world import TABLE, World
 from builders import NAMESPACE
 from lakeloop.adapters.kubernetes_protocol import KubernetesError
 from lakeloop.domain.plan import ObjectRef
+from lakeloop.domain.training.watch import POLL_SECONDS
 
 MISSING_SECRET = {"storage": {"secretRef": {"name": "nobody"}}}
 
@@ -577,6 +578,7 @@ async def test_what_an_earlier_object_left_is_removed_first() -> None:
     await world.settle()
     assert world.run["phase"] == "Pending"
     world.kubernetes.settle()
+    assert await world.settle() == POLL_SECONDS, "the ConfigMap is looked for again"
     await world.settle()
     assert world.run["phase"] == "Submitting"
 

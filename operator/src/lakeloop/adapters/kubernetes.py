@@ -37,9 +37,10 @@ _UNTYPED = "failed to create typed patch object"
 EVENT_REPEAT_SECONDS = {"Normal": 10.0, "Warning": 600.0}
 """For how long the same event on the same object is not said again: what is wrong is found anew by every pass."""
 EVENTS_REMEMBERED = 2048
+WRITES_REMEMBERED = 2048
+"""Of objects of our own kinds. What the watch shows of an older one costs a look, and no more."""
 
 APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 
 PLURALS: Mapping[str, str] = {
@@ -110,6 +111,7 @@ class KubernetesApi:
         self._client.user_agent = "lakeloop-operator"
         self._reporter = reporter
         self._emitted: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._wrote: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,23 +192,35 @@ class KubernetesApi:
                 return
             raise
 
-    async def patch_status(
-        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
+    async def replace_status(
+        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str
     ) -> Mapping[str, Any]:
-        # A JSON patch replaces status whole and leaves spec alone. Writing another resourceVersion than the present
-        # one makes the API server answer 409, which a `test` operation would not.
-        operations: list[dict[str, Any]] = [{"op": "add", "path": "/status", "value": status}]
-        if resource_version is not None:
-            operations.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
+        # The API server takes nothing but status of it, and spares itself the work of a patch.
+        metadata = {"name": ref.name, "namespace": ref.namespace, "resourceVersion": resource_version}
+        if ref.uid:
+            metadata["uid"] = ref.uid
+        body = {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": metadata, "status": status}
         path = path_of(ref.api_version, ref.kind, ref.namespace, ref.name) + "/status"
-        return await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, operations, content_type=JSON_PATCH)
+        return self._remembered(await self.request("PUT", path, {"fieldManager": FIELD_MANAGER}, body))
 
     async def set_finalizers(
         self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str
     ) -> Mapping[str, Any]:
         body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": resource_version}}
         path = path_of(ref.api_version, ref.kind, ref.namespace, ref.name)
-        return await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, content_type=MERGE_PATCH)
+        made = await self.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, content_type=MERGE_PATCH)
+        return self._remembered(made)
+
+    def wrote(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether an object is just as this process wrote its status or finalizers: nobody has changed it since."""
+        return (metadata.get("uid", ""), metadata.get("resourceVersion", "")) in self._wrote
+
+    def _remembered(self, made: Mapping[str, Any]) -> Mapping[str, Any]:
+        metadata = made.get("metadata") or {}
+        self._wrote[metadata.get("uid", ""), metadata.get("resourceVersion", "")] = None
+        if len(self._wrote) > WRITES_REMEMBERED:
+            self._wrote.popitem(last=False)
+        return made
 
     async def emit(self, regarding: ObjectRef, event: Event) -> None:
         what = (regarding.uid or regarding.name, event.reason, event.message)

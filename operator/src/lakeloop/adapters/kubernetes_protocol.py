@@ -44,10 +44,10 @@ class Kubernetes(Protocol):
     async def delete(self, ref: ObjectRef, *, grace_seconds: int | None = None) -> None:
         """Deletes in the background; no error when it is gone. `ref.uid` is a precondition where given."""
 
-    async def patch_status(
-        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str | None
+    async def replace_status(
+        self, ref: ObjectRef, status: Mapping[str, Any], *, resource_version: str
     ) -> Mapping[str, Any]:
-        """Replaces the status subresource. With a resource version, a conflict raises KubernetesError(409)."""
+        """Replaces the status subresource; 409 on a conflict. Returns the object as it is then."""
 
     async def set_finalizers(
         self, ref: ObjectRef, finalizers: Sequence[str], *, resource_version: str

@@ -1,7 +1,7 @@
 """What a reconcile pass decided to do: data, not actions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Manifest = Mapping[str, Any]
@@ -47,6 +47,7 @@ class Plan:
 
     Applied in this order: finalizer set, status when `status_first`, effects, apply, create, delete, status otherwise,
     events, finalizer taken off.
+    Status and events of a plan that is `held` are written with those of the next one of the same pass.
     A crash between any two is repaired by the next pass, since `decide` looks at what is and not at what was planned.
     """
 
@@ -58,6 +59,9 @@ class Plan:
     """The whole next status; None leaves it. Skipped where it equals the present one."""
     status_first: bool = False
     """True where status fixes an identity (run number, uid, pinned versions): stored before anything comes of it."""
+    held: bool = False
+    """True where the next plan is made at once, as if the status were written: it is, together with that one's, and
+    before anything that one does. Nothing outside has come of it by then but what comes before it anyway."""
     finalizer: bool | None = None
     """True: ours must be there; False: take it off; None: leave it."""
     effects: Sequence[Effect] = ()
@@ -71,3 +75,18 @@ class Plan:
     requeue_after: float | None = None
     """Seconds until the next look; None = only when something happens. 0 = at once."""
     events: Sequence[Event] = field(default=())
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything but status and events comes of it."""
+        return bool(self.effects or self.apply or self.create or self.delete)
+
+    @property
+    def act(self) -> "Plan":
+        """All that comes before status and events."""
+        return replace(self, status=None, events=(), finalizer=self.finalizer if self.acts else None)
+
+    @property
+    def word(self) -> "Plan":
+        """Status and events."""
+        return replace(self, effects=(), apply=(), create=(), delete=())

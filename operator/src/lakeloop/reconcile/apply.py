@@ -119,7 +119,7 @@ async def _guarded(manifest: Manifest, call: Awaitable[T]) -> T:
 
 async def _write_status(kubernetes: Kubernetes, owner: ObjectRef, plan: Plan, version: str) -> Mapping[str, Any]:
     logger.info("%s: %s", plan.policy, plan.reason, extra=_context(owner, plan))
-    return await kubernetes.patch_status(owner, plan.status or {}, resource_version=version)
+    return await kubernetes.replace_status(owner, plan.status or {}, resource_version=version)
 
 
 async def _with_finalizer(kubernetes: Kubernetes, obj: Mapping[str, Any], owner: ObjectRef) -> Mapping[str, Any]:

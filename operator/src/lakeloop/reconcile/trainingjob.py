@@ -55,6 +55,14 @@ class _Pass:
     """The run in MLflow, where a step made it or found it."""
     begun: str | None = None
     """Uid of the run that a step began: nothing outside knows of it before this pass."""
+    held: tuple[Mapping[str, Any], Plan, Situation] | None = None
+    """What of a plan is still to be written, the object that it is for, as it was read, and what it was decided by."""
+
+    def decided(self, observed: Observed, plan: Plan) -> None:
+        """Of a run that the plan begins, more is known than could be read."""
+        run = (plan.status or {}).get("run") or {}
+        if run.get("uid") == observed.fresh_uid:
+            self.begun, self.tracked = observed.fresh_uid, None
 
     def applied(self, plan: Plan) -> None:
         """What this plan did is seen anew."""
@@ -104,9 +112,10 @@ class TrainingJobReconciler:
                 plan = self._unreadable(raw, error)
                 await apply_plan(self._kubernetes, raw, plan, _no_effect)
                 return plan.requeue_after
-            again, raw = await self._decide_and_apply(observed, known)
-            if again != 0:
+            again, after = await self._decide_and_apply(observed, known)
+            if again != 0 and (after is raw or not _at_rest(after)):
                 return again
+            raw = after
         return 0
 
     async def _decide_and_apply(
@@ -116,22 +125,24 @@ class TrainingJobReconciler:
         now = self._clock.now()
         with self._timed("decide"):
             plan = decide(observed, now)
+        known.decided(observed, plan)
         sit = Situation(observed, now.replace(microsecond=0))
         effects = TrainingEffects(known.sources, sit)
+        holds = plan.held and known.held is None
         try:
             with self._timed("apply"):
-                after = await apply_plan(self._kubernetes, observed.raw, plan, effects)
+                after = await self._apply(observed.raw, plan.act if holds else plan, known, effects)
         except ProblemFound as found:
             problem: Problem = found.problem
         except ManifestRefused as error:
             problem = refusal_of(error, sit)
         else:
-            self._count(sit, plan)
             known.applied(plan)
             known.tracked = effects.tracked or known.tracked
-            run = (plan.status or {}).get("run") or {}
-            if run.get("uid") == observed.fresh_uid:
-                known.begun, known.tracked = observed.fresh_uid, None
+            if holds and after is not None:
+                known.held = after, plan.word, sit
+                return 0, {**after, "status": plan.status}
+            self._count(sit, plan)
             return plan.requeue_after, after
         # What was refused is one more thing that was seen: it is decided what follows from it.
         logger.info("%s: refused: %s", plan.policy, problem.text, extra=_context(observed))
@@ -145,7 +156,23 @@ class TrainingJobReconciler:
         self._count(sit, plan)
         known.pods, known.begun = None, None
         known.config_maps.clear()
-        return plan.requeue_after, after
+        return plan.requeue_after, observed.raw if after is raw else after
+
+    async def _apply(
+        self, raw: Mapping[str, Any], plan: Plan, known: _Pass, effects: TrainingEffects
+    ) -> Mapping[str, Any] | None:
+        """Applies the plan, and what was held back before it."""
+        if known.held is None:
+            return await apply_plan(self._kubernetes, raw, plan, effects)
+        (read, before, sit), known.held = known.held, None
+        if plan.status is not None and (plan.status_first or not plan.acts):
+            both = replace(plan, events=(*before.events, *plan.events))
+            after = await apply_plan(self._kubernetes, read, both, effects)
+            self._count(sit, before)
+            return after
+        stored = await apply_plan(self._kubernetes, read, before, _no_effect)
+        self._count(sit, before)
+        return await apply_plan(self._kubernetes, stored or raw, plan, effects)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -268,6 +295,13 @@ class TrainingJobReconciler:
             requeue_after=_UNREADABLE_LOOK_SECONDS,
             events=() if known else (warning(said.reason, said.message),),
         )
+
+
+def _at_rest(raw: Mapping[str, Any] | None) -> bool:
+    """Whether no run is active. What follows from a run's end is decided in the same pass, since that it was written is
+    no news later (KubernetesApi.wrote); of one that goes on its pods tell, and its plans say when to look."""
+    run = ((raw or {}).get("status") or {}).get("run") or {}
+    return raw is not None and run.get("phase", "Succeeded") in TERMINAL_PHASES
 
 
 async def _no_effect(_: object) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from lakeloop.api.v1alpha1.trainingjob import Run, RunFailure
@@ -138,7 +139,7 @@ def finish(
     # Where it went from the launch to its end unseen, or never ran.
     linked = link_to_logs(over) if sit.active.phase in ("Pending", "Submitting") else []
     end = [end_run(sit, over, ended)] if over.mlflow else []
-    return sit.plan(
+    plan = sit.plan(
         policy,
         said,
         run=over,
@@ -149,6 +150,8 @@ def finish(
         requeue_after=0 if follows else float(sit.spec.run_policy.ttl_seconds_after_finished),
         events=(*events, _event(ended, said, over)),
     )
+    # What is known of its logs by now, or the run that follows, is written with it.
+    return replace(plan, held=True)
 
 
 def link_to_logs(run: Run) -> Sequence[Effect]:

@@ -157,16 +157,17 @@ def start(sit: Situation) -> Plan | None:
     )
     # A stop that was asked for while nothing ran is answered; it must not stop this run.
     handled = sit.handled_with(RUN_NOW, STOP)
-    return sit.plan(
+    plan = sit.plan(
         "start",
         Said("InProgress", "RunStarted", f"run {number} started: {wanted.why}"),
         run=run,
         fresh=True,
         changes={"training_spec_hash": sit.spec_hash, "last_handled": handled},
-        status_first=True,
         requeue_after=0,
         events=(normal("RunStarted", f"run {number}: {wanted.why}"),),
     )
+    # Its inputs are looked at next, and only when they are pinned is anything made of the run.
+    return replace(plan, held=True)
 
 
 def _wanted(sit: Situation) -> Wish | None:
