@@ -5,8 +5,7 @@ import re
 import shlex
 import subprocess
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,21 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@contextmanager
-def mounted(name: str) -> Iterator[Path]:
-    """The image's root file system, as it is built from the files of this checkout."""
-    container = run("buildah", "from", "--pull-never", build.references(ROOT)[name]).strip()
-    try:
-        yield Path(run("buildah", "mount", container).strip())
-    finally:
+Roots = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def mounted() -> Iterator[Roots]:
+    """`mounted("trainer")`: the image's root file system, as it is built from the files of this checkout."""
+    containers: dict[str, str] = {}
+
+    def root(name: str) -> Path:
+        if name not in containers:
+            containers[name] = run("buildah", "from", "--pull-never", build.references(ROOT)[name]).strip()
+        return Path(run("buildah", "mount", containers[name]).strip())
+
+    yield root
+    for container in containers.values():
         run("buildah", "rm", container)
 
 
@@ -72,22 +79,22 @@ def environment_of(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_user_labels_and_entry_point(name: str) -> None:
+def test_user_labels_and_entry_point(mounted: Roots, name: str) -> None:
     runtime = config(name)["config"]
     assert isinstance(runtime, dict)
     assert runtime["User"] == "10001:10001"
     assert runtime["Labels"]["org.opencontainers.image.title"] == f"lakeloop-{name}"
-    with mounted(name) as root:
-        entry = root / runtime["Entrypoint"][0].lstrip("/")
-        assert entry.is_file()
-        assert entry.stat().st_mode & 0o111
-        assert re.search(r"^lakeloop:x:10001:10001:", (root / "etc/passwd").read_text(), re.MULTILINE)
+    root = mounted(name)
+    entry = root / runtime["Entrypoint"][0].lstrip("/")
+    assert entry.is_file()
+    assert entry.stat().st_mode & 0o111
+    assert re.search(r"^lakeloop:x:10001:10001:", (root / "etc/passwd").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_root_is_not_writable_and_tmp_is(name: str) -> None:
-    with mounted(name) as root:
-        assert inside(root, "id -u; touch /tmp/x; touch /x 2>/dev/null || echo refused").split() == ["10001", "refused"]
+def test_root_is_not_writable_and_tmp_is(mounted: Roots, name: str) -> None:
+    root = mounted(name)
+    assert inside(root, "id -u; touch /tmp/x; touch /x 2>/dev/null || echo refused").split() == ["10001", "refused"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,23 +104,23 @@ def test_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_of_this_machine_is_left(name: str) -> None:
+def test_nothing_of_this_machine_is_left(mounted: Roots, name: str) -> None:
     """Neither in history and config, nor as files: the CA bundle, proxies, mirrors, mount points of secrets."""
     told = json.dumps(config(name))
     assert not re.search(r"(https?_proxy|pip_index_url|pip_cert|ssl_cert_file)=", told, re.IGNORECASE)
-    with mounted(name) as root:
-        assert [path for path in (root / "run/secrets").rglob("*") if path.is_file()] == []
-        left = [path for folder in ("root", "tmp", "var/lib/apt/lists") for path in (root / folder).rglob("*")]
-        assert {path.name for path in left if path.is_file()} <= {".bashrc", ".profile", "lock"}
-        assert not (root / "etc/pip.conf").exists()
-        debians = {"01autoremove", "02autoremove-postgresql", "70debconf"}
-        assert {path.name for path in (root / "etc/apt/apt.conf.d").iterdir()} <= debians
-        sources = [path for path in (root / "etc/apt").rglob("*") if path.suffix in (".list", ".sources")]
-        assert [path.read_text() for path in sources] == ["deb http://deb.debian.org/debian bookworm main\n"]
-        bundle = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
-        debian = {path.read_text().strip() for path in (root / "usr/share/ca-certificates").rglob("*.crt")}
-        found = set(re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle, re.DOTALL))
-        assert found == debian
+    root = mounted(name)
+    assert [path for path in (root / "run/secrets").rglob("*") if path.is_file()] == []
+    left = [path for folder in ("root", "tmp", "var/lib/apt/lists") for path in (root / folder).rglob("*")]
+    assert {path.name for path in left if path.is_file()} <= {".bashrc", ".profile", "lock"}
+    assert not (root / "etc/pip.conf").exists()
+    debians = {"01autoremove", "02autoremove-postgresql", "70debconf"}
+    assert {path.name for path in (root / "etc/apt/apt.conf.d").iterdir()} <= debians
+    sources = [path for path in (root / "etc/apt").rglob("*") if path.suffix in (".list", ".sources")]
+    assert [path.read_text() for path in sources] == ["deb http://deb.debian.org/debian bookworm main\n"]
+    bundle = (root / "etc/ssl/certs/ca-certificates.crt").read_text()
+    debian = {path.read_text().strip() for path in (root / "usr/share/ca-certificates").rglob("*.crt")}
+    found = set(re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", bundle, re.DOTALL))
+    assert found == debian
 
 
 # By libraries that prune.py has stripped, with all that pandas wants of Arrow still there.
@@ -144,9 +151,9 @@ print(frame.b[0], frame.a.sum(), "whole")
         ("trainer", "command -v lakeloop-driver", "/opt/venv/bin/lakeloop-driver"),
     ],
 )
-def test_programs_answer(name: str, script: str, expected: str) -> None:
-    with mounted(name) as root:
-        assert expected in inside(root, script, **environment_of(name))
+def test_programs_answer(mounted: Roots, name: str, script: str, expected: str) -> None:
+    root = mounted(name)
+    assert expected in inside(root, script, **environment_of(name))
 
 
 POSTGRES = """
@@ -165,11 +172,11 @@ pg_ctl stop --mode=fast --silent
 """
 
 
-def test_postgres_makes_its_database_once_on_a_read_only_root() -> None:
+def test_postgres_makes_its_database_once_on_a_read_only_root(mounted: Roots) -> None:
     variables = environment_of("postgres")
     variables |= {"POSTGRES_USER": "mlflow", "POSTGRES_DB": "mlflow", "POSTGRES_PASSWORD": "s3cret"}
-    with mounted("postgres") as root:
-        said = inside(root, POSTGRES, writable="/var/lib/postgresql", **variables)
+    root = mounted("postgres")
+    said = inside(root, POSTGRES, writable="/var/lib/postgresql", **variables)
     assert said.split("\n")[:4] == [
         "mlflow|on|2",
         "password authentication failed",
@@ -205,10 +212,10 @@ X
 """
 
 
-def test_mlflow_serves_without_the_packages_left_out() -> None:
-    with mounted("mlflow") as root:
-        said = inside(root, MLFLOW, **environment_of("mlflow"))
-        packages = {path.name for path in (root / "opt/venv/lib/python3.11/site-packages").iterdir()}
+def test_mlflow_serves_without_the_packages_left_out(mounted: Roots) -> None:
+    root = mounted("mlflow")
+    said = inside(root, MLFLOW, **environment_of("mlflow"))
+    packages = {path.name for path in (root / "opt/venv/lib/python3.11/site-packages").iterdir()}
     assert said.splitlines()[0] == "OK"
     assert "page" in said.splitlines()
     assert "1 1" in said.splitlines()
@@ -224,20 +231,18 @@ def without_version(jar: str) -> str:
 OURS = ("software/amazon/", "io/delta/", "org/apache/hadoop/fs/s3a/", "io/netty/")
 
 
-def test_no_jar_is_there_twice() -> None:
-    with mounted("trainer") as root:
-        jars = sorted(path.name for path in (root / "opt/venv/lib/python3.11/site-packages/pyspark/jars").glob("*.jar"))
-        netty = {
-            re.sub(r"^.*?-(4\.\d+\.\d+).*$", r"\1", jar) for jar in jars if re.match(r"netty-(?!tcnative|nio)", jar)
-        }
-        slf4j = [jar for jar in jars if jar.startswith("slf4j-api")]
-        jackson = [jar for jar in jars if jar.startswith("jackson-databind")]
-        classes: dict[str, str] = {}
-        clashes = set()
-        for jar in jars:
-            with zipfile.ZipFile(root / "opt/venv/lib/python3.11/site-packages/pyspark/jars" / jar) as archive:
-                members = [name for name in archive.namelist() if name.startswith(OURS) and name.endswith(".class")]
-            clashes |= {(classes[name], jar) for name in members if classes.setdefault(name, jar) != jar}
+def test_no_jar_is_there_twice(mounted: Roots) -> None:
+    root = mounted("trainer")
+    jars = sorted(path.name for path in (root / "opt/venv/lib/python3.11/site-packages/pyspark/jars").glob("*.jar"))
+    netty = {re.sub(r"^.*?-(4\.\d+\.\d+).*$", r"\1", jar) for jar in jars if re.match(r"netty-(?!tcnative|nio)", jar)}
+    slf4j = [jar for jar in jars if jar.startswith("slf4j-api")]
+    jackson = [jar for jar in jars if jar.startswith("jackson-databind")]
+    classes: dict[str, str] = {}
+    clashes = set()
+    for jar in jars:
+        with zipfile.ZipFile(root / "opt/venv/lib/python3.11/site-packages/pyspark/jars" / jar) as archive:
+            members = [name for name in archive.namelist() if name.startswith(OURS) and name.endswith(".class")]
+        clashes |= {(classes[name], jar) for name in members if classes.setdefault(name, jar) != jar}
     names = [without_version(jar) for jar in jars]
     assert sorted({name for name in names if names.count(name) > 1}) == []
     assert len(netty) == 1
@@ -248,7 +253,7 @@ def test_no_jar_is_there_twice() -> None:
     assert not [jar for jar in jars if re.search(r"-(osx|windows|linux-(aarch_64|riscv64))", jar)]
 
 
-def test_archive_of_classes_fits_the_class_path() -> None:
+def test_archive_of_classes_fits_the_class_path(mounted: Roots) -> None:
     """Nearly all that a JVM loads comes from it; with -Xshare:on, one that does not fit the class path is an error."""
     script = """
     archive=/opt/lakeloop/spark.jsa
@@ -260,6 +265,6 @@ print(":".join(sorted(map(str, pathlib.Path(os.environ["SPARK_HOME"], "jars").gl
     grep -c 'shared objects file' /tmp/loaded
     wc -l < /tmp/loaded
     """
-    with mounted("trainer") as root:
-        shared, loaded = map(int, inside(root, script, **environment_of("trainer")).split())
+    root = mounted("trainer")
+    shared, loaded = map(int, inside(root, script, **environment_of("trainer")).split())
     assert shared > loaded * 0.8
