@@ -1,6 +1,7 @@
 """An API server without nodes, and what benchmarks do with it: the operator beside it, jobs in it, pods that end well.
 
-The API server (with its etcd) is the benchmark's own, and pods end when the benchmark says so. All else is real: the operator's process, MLflow on PostgreSQL and MinIO of the cluster.
+The API server (with its etcd) is the benchmark's own, and pods end when the benchmark says so. All else is
+real: the operator's process, MLflow on PostgreSQL and MinIO of the cluster.
 """
 
 import json

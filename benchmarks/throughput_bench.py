@@ -3,10 +3,10 @@
     make up && uv run --project operator python benchmarks/throughput_bench.py [--jobs 500] [--idle 100 5000]
 
 It is an admission rate: the API server (with its etcd) is one of the benchmark's own and has no node, and the benchmark
-has each pod end well twenty seconds after it came, which is sooner than a driver on a node does. All else is real: the operator's process, MLflow on PostgreSQL
-and MinIO of the cluster. The clock runs from before the first TrainingJob is sent until a watch has seen the last
-driver pod. Beside it `spark-submit --deploy-mode cluster` on the same API server, as many side by side as there are
-cores.
+has each pod end well twenty seconds after it came, which is sooner than a driver on a node does. All else is real: the
+operator's process, MLflow on PostgreSQL and MinIO of the cluster. The clock runs from before the first TrainingJob is
+sent until a watch has seen the last driver pod. Beside it `spark-submit --deploy-mode cluster` on the same API server,
+as many side by side as there are cores.
 
 At rest: jobs that are done, first few, then many, and nothing that changes.
 """
@@ -135,9 +135,10 @@ def main() -> None:
         Row(f"operator with {many} idle TrainingJobs, resident", "MiB", many_mib, at_most=few_mib * 1.3),
         Row(f"operator with {many} idle TrainingJobs, of one core", "%", many_cpu, at_most=2.0),
     ]  # fmt: skip
+    kept = "kept" if rate >= 900 else "not kept"
     found.notes = [
         f"{options.jobs} driver pods in {number(took)} s ({number(used)} s of CPU in the operator); promised are 900 a "
-        f"minute: {'kept' if rate >= 900 else 'not kept'}. Pods were made to end well {RUN_SECONDS:.0f} s after they came. "
+        f"minute: {kept}. Pods were made to end well {RUN_SECONDS:.0f} s after they came. "
         f"At rest with {few} jobs {number(few_cpu)} % of one core."
     ]
     finish(found, options.json)

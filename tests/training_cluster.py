@@ -42,7 +42,7 @@ class Mortal:
     ) -> Sequence[Mapping[str, Any]]:
         return await self.api.list(api_version, kind, namespace, labels)
 
-    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
+    async def create(self, manifest: Manifest) -> bool:
         made = await self.api.create(manifest)
         self.writes.wrote(f"create {manifest['metadata']['name']}")
         return made

@@ -6,6 +6,7 @@ Exit codes: 0 after SIGTERM, 1 when the Lease is lost or a part has failed, 2 wh
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_CA_BYTES = 256 * 1024
 """The store's CA is copied into ConfigMaps, which hold 1 MiB."""
+SECRET_SECONDS = 2.0
+"""Less than any pass waits for a Secret that is to be put right."""
 STOP_SECONDS = 10.0
 """How long parts have to end; the pod has 30 s."""
 
@@ -66,6 +69,9 @@ def main() -> None:
         os.environ.setdefault("SSL_CERT_FILE", str(settings.storage_ca_file))
     logs.configure(numeric_level(settings), settings.log_format)
     nesting.take_what_the_api_server_takes()
+    # What was imported stays for good, and what a pass makes has few cycles: neither is worth a look each time.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     raise SystemExit(asyncio.run(run(settings, secret)))
 
 
@@ -228,6 +234,7 @@ class _Leader:
                 platform_of(self._settings),
                 self._metrics,
                 watch=self._tables_watched,
+                secret_seconds=SECRET_SECONDS,
             ),
             "ModelDeployment": ModelDeploymentReconciler(
                 self._api, self._tracking, servers, clock, self._settings, self._metrics, self._moves

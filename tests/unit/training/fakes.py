@@ -112,14 +112,14 @@ class FakeKubernetes:
             and obj["metadata"]["name"] not in self.unlisted
         ]
 
-    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
+    async def create(self, manifest: Manifest) -> bool:
         key = _key_of(manifest)
         self._check(manifest, dry_run=False)
         if key in self.objects:
-            return None
+            return False
         self.put(manifest)
         self._writes.wrote(f"create {key[1]} {key[3]}")
-        return copy.deepcopy(self.objects[key])
+        return True
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Mapping[str, Any]:
         key = _key_of(manifest)

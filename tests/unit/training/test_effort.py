@@ -80,7 +80,9 @@ async def test_the_end_of_a_run_takes_one_pass(world: World, calls: Counter[str]
     again = await world.step()
     assert (again or 0) > 60
     assert (world.run["phase"], world.run["logs"]["complete"]) == ("Succeeded", True)
-    counted = {call: calls[call] for call in ("get TrainingJob", "list", "get ConfigMap", "get Secret", "replace_status")}
+    counted = {
+        call: calls[call] for call in ("get TrainingJob", "list", "get ConfigMap", "get Secret", "replace_status")
+    }
     assert counted == {
         "get TrainingJob": 1,
         "list": 1,

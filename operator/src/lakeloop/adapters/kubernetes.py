@@ -42,6 +42,9 @@ WRITES_REMEMBERED = 2048
 
 APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
+"""As an answer to what is not looked at: the object would come back whole."""
 
 PLURALS: Mapping[str, str] = {
     "ConfigMap": "configmaps",
@@ -154,16 +157,17 @@ class KubernetesApi:
                 return items
             query["continue"] = token
 
-    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
+    async def create(self, manifest: Manifest) -> bool:
         path = path_of(manifest["apiVersion"], manifest["kind"], manifest["metadata"].get("namespace"))
         try:
             # Strict: a field that nobody knows would be dropped in silence. Server-side apply is always strict.
             query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-            return await self.request("POST", path, query, manifest, blind=True)
+            await self.request("POST", path, query, manifest, accept=METADATA, blind=True)
         except KubernetesError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
-                return None
+                return False
             raise
+        return True
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Mapping[str, Any]:
         metadata = manifest["metadata"]
@@ -247,9 +251,8 @@ class KubernetesApi:
             },
         }
         try:
-            await self.request(
-                "POST", path_of("events.k8s.io/v1", "Event", regarding.namespace), body=manifest, tries=1
-            )
+            path = path_of("events.k8s.io/v1", "Event", regarding.namespace)
+            await self.request("POST", path, body=manifest, accept=METADATA, tries=1)
         except KubernetesError as error:
             logger.warning("event %s on %s not recorded: %s", event.reason, regarding.name, error)
 
@@ -271,7 +274,8 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
         tries: int = TRIES,
         blind: bool = False,
     ) -> dict[str, Any]:
@@ -282,7 +286,7 @@ class KubernetesApi:
         """
         for attempt in range(1, tries + 1):
             try:
-                return await self._once(method, path, query or {}, body, content_type, blind)
+                return await self._once(method, path, query or {}, body, (content_type, accept), blind)
             except _Retriable as failure:
                 # A 429 was not acted on. After any other failure a creation may have happened, which the second try
                 # then reports as AlreadyExists: names are deterministic, so that means the same.
@@ -292,9 +296,9 @@ class KubernetesApi:
         raise AssertionError("unreachable: tries is at least 1")
 
     async def _once(
-        self, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str, blind: bool
+        self, method: str, path: str, query: Mapping[str, str], body: Any, types: tuple[str, str], blind: bool
     ) -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Content-Type": types[0], "Accept": types[1]}
         try:
             # Each time, so that a renewed token is used.
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)

@@ -35,8 +35,8 @@ class Kubernetes(Protocol):
     ) -> Sequence[Mapping[str, Any]]:
         """A live, labelled list."""
 
-    async def create(self, manifest: Manifest) -> Mapping[str, Any] | None:
-        """The created object; None when one of that name is there already."""
+    async def create(self, manifest: Manifest) -> bool:
+        """Whether it was made: False when one of that name is there already."""
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Mapping[str, Any]:
         """Server-side apply, field manager `lakeloop`, forced."""

@@ -83,7 +83,7 @@ async def _apply(kubernetes: Kubernetes, plan: Plan, owner: ObjectRef) -> None:
     wanted = list(plan.apply)
     if plan.apply_new:
         # A creation costs the API server half of a look and an apply, and takes nothing over.
-        wanted = [each for each in wanted if await _guarded(each, kubernetes.create(each)) is None]
+        wanted = [each for each in wanted if not await _guarded(each, kubernetes.create(each))]
     there = await asyncio.gather(*(kubernetes.get(replace(reference(each), uid=None)) for each in wanted))
     for manifest, live in zip(wanted, there, strict=True):
         if live is not None:

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lakeloop.adapters.kubernetes_protocol import Kubernetes
@@ -24,6 +25,29 @@ def value_of(secret: Secret | None, key: str) -> str:
         return base64.b64decode(((secret or {}).get("data") or {}).get(key) or "").decode(errors="replace")
     except (binascii.Error, ValueError):
         return ""
+
+
+class RecentSecrets:
+    """Secrets as they were a moment ago: of hundreds of jobs that start in a namespace, each needs the same two.
+
+    None is kept for longer than `seconds`, so that one that is put right or renewed is seen by the next look.
+    """
+
+    def __init__(self, kubernetes: Kubernetes, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._kubernetes = kubernetes
+        self._seconds = seconds
+        self._now = now
+        self._read: dict[tuple[str, str], tuple[float, Secret | None]] = {}
+
+    async def get(self, namespace: str, name: str) -> Secret | None:
+        """None where there is none of that name."""
+        began = self._now()
+        self._read = {key: each for key, each in self._read.items() if began - each[0] < self._seconds}
+        if (namespace, name) in self._read:
+            return self._read[namespace, name][1]
+        found = await self._kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+        self._read[namespace, name] = began, found
+        return found
 
 
 async def tracking_auth(kubernetes: Kubernetes, namespace: str, name: str) -> BasicAuth | None:

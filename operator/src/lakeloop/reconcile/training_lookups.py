@@ -38,7 +38,7 @@ from lakeloop.domain.training.observed import (
 )
 from lakeloop.domain.training.situation import Situation
 from lakeloop.reconcile.protocol import Key
-from lakeloop.reconcile.secrets import CaWrong, ca_of, user_in, value_of, wrong_with_storage
+from lakeloop.reconcile.secrets import CaWrong, RecentSecrets, ca_of, user_in, value_of, wrong_with_storage
 from lakeloop.reconcile.table_watch import TableWatch
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.training.names import DIGEST, RUN_UID
@@ -73,6 +73,7 @@ class Sources:
     tracking: TrackingServers
     tables: DeltaLog
     stores: ObjectStores
+    secrets: RecentSecrets
     _secrets: dict[str, Manifest | None] = field(default_factory=dict)
 
     def for_one_pass(self) -> "Sources":
@@ -82,7 +83,7 @@ class Sources:
     async def _secret(self, sit: Situation, name: str) -> Manifest | None:
         if name not in self._secrets:
             namespace = sit.observed.job.metadata.namespace
-            self._secrets[name] = await self.kubernetes.get(ObjectRef("v1", "Secret", namespace, name))
+            self._secrets[name] = await self.secrets.get(namespace, name)
         return self._secrets[name]
 
     async def commits(self, sit: Situation, watch: TableWatch) -> NewCommits:

@@ -25,6 +25,7 @@ from lakeloop.domain.training.observed import FailedLook, NewCommits, Observed, 
 from lakeloop.domain.training.situation import Situation, identity, warning
 from lakeloop.reconcile.apply import ManifestRefused, apply_plan
 from lakeloop.reconcile.protocol import Key, Telemetry
+from lakeloop.reconcile.secrets import RecentSecrets
 from lakeloop.reconcile.table_watch import TableWatch
 from lakeloop.reconcile.training_effects import TrainingEffects, refusal_of
 from lakeloop.reconcile.training_inputs import ingested_versions, pinned_inputs
@@ -88,9 +89,11 @@ class TrainingJobReconciler:
         telemetry: Telemetry,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         watch: TableWatch | None = None,
+        secret_seconds: float = 0.0,
     ) -> None:
+        """`secret_seconds`: for how long a Secret that was read serves other passes too."""
         self._kubernetes = kubernetes
-        self._sources = Sources(kubernetes, tracking, tables, stores)
+        self._sources = Sources(kubernetes, tracking, tables, stores, RecentSecrets(kubernetes, secret_seconds))
         self._clock = clock
         self._platform = platform
         self._telemetry = telemetry
