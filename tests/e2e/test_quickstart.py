@@ -1,9 +1,11 @@
 """The demo as documented, and what follows it: the alias moves, the server rolls forward and loses no request."""
 
+import itertools
 import time
 from typing import Any
 
 import pytest
+from e2e.conftest import ROOT
 from e2e.load import Load
 
 from lakeloop.cli.demo import address, condition, fresh
@@ -71,6 +73,35 @@ def test_a_new_version_takes_over_and_loses_no_request(platform: Any, demo: str)
             time.sleep(0.1)  # a poll
     assert load.failures == []
     assert load.answers[0] == f"quickstart/{before}"
+
+
+def test_blue_green_moves_all_traffic_at_once(platform: Any, demo: str) -> None:
+    """The sample, as written. Every connection is new, so that each answer is of whoever the Service selects."""
+    name = "quickstart-blue-green"
+    platform.kubectl("apply", "-f", str(ROOT / "samples/blue-green/serve.yaml"))
+    ready = platform.until("modeldeployment", name, lambda obj: condition(obj, "Ready").get("status") == "True")
+    now = ready["status"]["stable"]["version"]
+    assert now > 1
+    platform.until("modeldeployment", name, lambda obj: obj["status"]["stable"]["readyReplicas"] == 2)
+    with Load(address(platform.kubectl, name)) as load:
+        platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
+        both = platform.until(
+            "modeldeployment",
+            name,
+            lambda obj: (
+                obj["status"]["stable"]["version"] == 1 or obj["status"].get("candidate", {}).get("readyReplicas") == 2
+            ),
+        )
+        assert both["status"]["replicas"] == 4, "both versions have all their servers"
+        platform.until("modeldeployment", name, lambda obj: obj["status"]["replicas"] == 2)
+        platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version=str(now))
+        platform.until("modeldeployment", name, lambda obj: obj["status"]["stable"]["version"] == now)
+        platform.until("modeldeployment", name, lambda obj: obj["status"]["replicas"] == 2)
+    platform.kubectl("delete", "-f", str(ROOT / "samples/blue-green/serve.yaml"))
+    platform.until("modeldeployment", "quickstart", lambda obj: obj["status"]["stable"]["version"] == now)
+    assert load.failures == []
+    old, new = "quickstart/1", f"quickstart/{now}"
+    assert [version for version, _ in itertools.groupby(load.answers)] == [new, old, new]
 
 
 def test_moving_the_alias_back_rolls_back(platform: Any, demo: str) -> None:

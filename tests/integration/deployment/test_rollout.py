@@ -176,11 +176,11 @@ async def test_first_rollout_serves_what_the_alias_points_to(deployed: Deployed)
     assert "annotations" not in obj["metadata"]
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize(("way", "replicas"), [("RollingUpdate", 1), ("RollingUpdate", 3), ("BlueGreen", 3)])
 async def test_moving_the_alias_rolls_forward_and_loses_nobody(
-    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry, replicas: int
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry, way: str, replicas: int
 ) -> None:
-    await deployed.apply(replicas=replicas)
+    await deployed.apply(replicas=replicas, strategy={"type": way})
     await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == replicas)
     nodes.lowest = None
     registry.set_alias("churn", "champion", 2)

@@ -104,6 +104,36 @@ def fleet(wanted: int, replicas: Mapping[str, int], ready: Mapping[str, int], **
             id="third-version-half-way",
         ),
         pytest.param(
+            fleet(3, {"old": 3, "new": 1}, {"old": 3, "new": 0}, pinned="old", blue_green=True),
+            Step({"old": 3, "new": 1}, frozenset(), "old", promoted=False),
+            id="blue-green-starts-with-one",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 1}, {"old": 3, "new": 1}, pinned="old", blue_green=True),
+            Step({"old": 3, "new": 3}, frozenset(), "old", promoted=False),
+            id="blue-green-has-all-servers-before-any-is-selected",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 1}, {"old": 3, "new": 1}, pinned="old", blue_green=True, admitted=False),
+            Step({"old": 3, "new": 1}, frozenset(), "old", promoted=False),
+            id="blue-green-waits-for-its-gates-with-one",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 3}, {"old": 3, "new": 2}, pinned="old", blue_green=True),
+            Step({"old": 3, "new": 3}, frozenset(), "old", promoted=False),
+            id="blue-green-waits-for-the-last",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 3}, {"old": 3, "new": 3}, pinned="old", blue_green=True),
+            Step({"old": 3, "new": 3}, frozenset(), "new", promoted=True),
+            id="blue-green-moves-all-traffic-at-once",
+        ),
+        pytest.param(
+            fleet(3, {"old": 2, "new": 2}, {"old": 2, "new": 2}, pinned=None, blue_green=True),
+            Step({"old": 3, "new": 3}, frozenset(), None, promoted=False),
+            id="blue-green-from-the-middle-of-a-rolling-update",
+        ),
+        pytest.param(
             fleet(0, {"old": 2}, {"old": 2}, pinned="old"),
             Step({"new": 0}, frozenset({"old"}), "new", promoted=True),
             id="scaled-to-zero",
@@ -138,6 +168,7 @@ class Cluster(RuleBasedStateMachine):
         self.count: dict[str, int] = {}
         self.ready: dict[str, int] = {}
         self.pinned: str | None = "v1"
+        self.blue_green = False
         self.heard: str | None = "v1"
         """What the proxies last heard of the Service's selection."""
 
@@ -160,6 +191,7 @@ class Cluster(RuleBasedStateMachine):
                 replicas=dict(self.count),
                 ready=dict(self.ready),
                 pinned=self.pinned,
+                blue_green=self.blue_green,
                 settled=self.settled,
             )
         )
@@ -196,6 +228,10 @@ class Cluster(RuleBasedStateMachine):
     @rule(wanted=st.integers(0, 4))
     def user_scales(self, wanted: int) -> None:
         self.wanted = wanted
+
+    @rule(blue_green=st.booleans())
+    def user_changes_the_strategy(self, blue_green: bool) -> None:
+        self.blue_green = blue_green
 
     @rule()
     def proxies_hear(self) -> None:

@@ -46,7 +46,7 @@ NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
     "ModelDeployment": (
         _any("autoscaling"),
         _any("gates.replay"),
-        _value("strategy.type", "BlueGreen", "Canary"),
+        _value("strategy.type", "Canary"),
         _any("strategy.preview"),
         _value("strategy.onFailure", "Pause"),
         _any("analysis"),

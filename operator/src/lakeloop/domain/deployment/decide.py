@@ -85,6 +85,7 @@ def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, ta
         ready={each.revision: each.ready for each in observed.servers.values()},
         pinned=observed.pinned if observed.service else target,
         admitted=course.hold is None,
+        blue_green=observed.spec.strategy.type == "BlueGreen",
         settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
     )
 

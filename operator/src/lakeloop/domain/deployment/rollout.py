@@ -9,8 +9,10 @@ a server is ready only after its model is loaded, verified and warm. So:
    new one that is ready;
 3. once the new revision has all that are wanted ready, it alone is selected, and is stable.
 
-With one server wanted, step 1 leads straight to step 3. Every decision rests on what is there, so that a step may be
-lost, repeated, or find another target than the last one.
+With one server wanted, step 1 leads straight to step 3. Blue-green is that for any number: once the first server has
+passed its gates, the new revision gets all that are wanted, not selected, and step 3 comes when they are ready.
+
+Every decision rests on what is there, so that a step may be lost, repeated, or find another target than the last one.
 """
 
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ class Fleet:
     pinned: str | None = None
     admitted: bool = True
     """Whether the target may have traffic once it is ready."""
+    blue_green: bool = False
+    """Whether all traffic moves over at once."""
     settled: bool = True
     """Whether the Service has selected what it selects for long enough that the proxies know."""
 
@@ -62,9 +66,16 @@ def next_step(fleet: Fleet) -> Step:
     if ready >= fleet.wanted:
         # The others stay until the Service has settled.
         return Step({**fleet.replicas, fleet.target: fleet.wanted}, frozenset(), fleet.target, promoted=True)
-    if ready == 0:
-        return _home(fleet, {fleet.stable: fleet.wanted, fleet.target: 1})
+    if ready == 0 or fleet.blue_green:
+        return _home(fleet, {fleet.stable: fleet.wanted, fleet.target: _unselected(fleet, ready)})
     return _side_by_side(fleet, fleet.stable, ready)
+
+
+def _unselected(fleet: Fleet, ready: int) -> int:
+    """How many servers the target has while none of them is selected."""
+    if not fleet.blue_green or not fleet.admitted:
+        return 1
+    return fleet.wanted if ready else max(1, min(fleet.wanted, fleet.replicas.get(fleet.target, 0)))
 
 
 def _at_once(fleet: Fleet) -> Step:
