@@ -1,11 +1,15 @@
-"""What all tests share. Run in several environments, so that it imports nothing but pytest."""
+"""What all tests share. Run in several environments, so that it imports nothing but pytest and hypothesis."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# An example that takes long says that the machine is busy.
+settings.register_profile("lakeloop", deadline=None)
+settings.load_profile("lakeloop")
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -221,6 +221,37 @@ async def test_a_version_that_does_not_load_is_rejected_and_the_stable_one_serve
     assert f"lakeloop.io/rejected.{deployed.namespace}.churn" not in registry.tags("churn", 2)
 
 
+async def test_what_failed_is_left_to_be_looked_at_until_it_is_aborted(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry
+) -> None:
+    await deployed.apply(replicas=2, strategy={"onFailure": "Pause"})
+    stable = await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == 2)
+    nodes.lowest, nodes.broken[2] = None, ("EnvironmentMismatch", "needs numpy 3")
+    registry.set_alias("churn", "champion", 2)
+    status = await deployed.until(lambda s: bool(s.get("rejected")) and serves(1)(s) and s["replicas"] == 3)
+    good, bad = (f"churn-{each['revision']}" for each in (stable["stable"], status["rejected"][0]))
+    assert await deployed.servers() == {good: 2, bad: 1}
+    path = f"/apis/{API_VERSION}/namespaces/{deployed.namespace}/modeldeployments/churn"
+    for action, left in (("retry", 1), ("abort", 0)):
+        old = await deployed.api.get(ObjectRef("apps/v1", "Deployment", deployed.namespace, bad))
+        assert old is not None
+        annotations = {"metadata": {"annotations": {f"lakeloop.io/{action}": "once"}}}
+        await deployed.api.request("PATCH", path, body=annotations, content_type="application/merge-patch+json")
+        status = await deployed.until(
+            lambda s, action=action: (
+                s.get("lastHandled", {}).get(action) == "once" and bool(s.get("rejected")) and "candidate" not in s
+            )
+        )
+        deadline = time.monotonic() + SECONDS
+        while len(await deployed.servers()) != 1 + left:
+            assert time.monotonic() < deadline, await deployed.servers()
+            await asyncio.sleep(0.05)
+        now = await deployed.api.get(ObjectRef("apps/v1", "Deployment", deployed.namespace, bad))
+        assert now is None or now["metadata"]["uid"] != old["metadata"]["uid"], "a retry begins with new servers"
+    assert [each["reason"] for each in status["rejected"]] == ["Aborted"]
+    assert nodes.lowest == 2
+
+
 async def test_scaling_makes_no_new_revision(deployed: Deployed) -> None:
     await deployed.apply(replicas=1)
     before = await deployed.until(lambda s: condition(s, "Ready")[0] == "True")

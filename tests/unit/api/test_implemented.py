@@ -22,7 +22,6 @@ REFUSED: list[tuple[Kind, dict[str, Any], str]] = [
         "spec.strategy.type",
     ),
     ("ModelDeployment", {"strategy": {"preview": {"header": "x"}}}, "spec.strategy.preview"),
-    ("ModelDeployment", {"strategy": {"onFailure": "Pause"}}, "spec.strategy.onFailure"),
     ("ModelDeployment", {"analysis": {}}, "spec.analysis"),
     ("ModelDeployment", {"shadow": {"model": {"alias": "a"}}}, "spec.shadow"),
     ("ModelDeployment", {"route": {}}, "spec.route"),

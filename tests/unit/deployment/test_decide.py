@@ -12,6 +12,7 @@ from builders import NAMESPACE
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import Death, Problem, Report, rejected_tag
 from lakeloop.domain.plan import Plan
+from lakeloop.render.serving import names
 
 BAD = Death("EnvironmentMismatch", "needs numpy 3", 0)
 DOWN = Problem("spec.model", "RegistryUnavailable", "MLflow does not answer")
@@ -413,6 +414,64 @@ def test_retry_is_honoured_once() -> None:
     world.deaths.clear()
     world.settle()
     assert world.status["stable"]["version"] == 2, "the annotation is still there, and does nothing more"
+
+
+def left_to_be_looked_at() -> World:
+    """Version 2 has failed, and one of its servers is there still."""
+    world = serving(replicas=3, strategy={"onFailure": "Pause"})
+    world.version = 2
+    world.deaths[world.revision(2)] = BAD
+    world.settle()
+    assert [each["version"] for each in world.status["rejected"]] == [2]
+    return world
+
+
+def test_what_failed_is_left_without_traffic_where_the_spec_says_so() -> None:
+    world = left_to_be_looked_at()
+    good, bad = world.revision(1), world.revision(2)
+    world.deaths.clear()
+    world.settle()
+    assert world.deployments() == {good: 3, bad: 1}
+    assert world.selected() == good
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("GatesPassed") == ("False", BAD.reason)
+    told = next(each["message"] for each in world.status["conditions"] if each["type"] == "GatesPassed")
+    assert "lakeloop.io/retry tries again, lakeloop.io/abort takes it away" in told
+    world.version = 3
+    world.settle()
+    assert world.deployments() == {world.revision(3): 3}, "the alias moves on"
+
+
+def test_what_is_left_goes_when_it_is_aborted() -> None:
+    world = left_to_be_looked_at()
+    world.annotations["lakeloop.io/abort"] = "seen"
+    world.settle()
+    assert world.deployments() == {world.revision(1): 3}
+    assert [each["reason"] for each in world.status["rejected"]] == ["Aborted"]
+    world.annotations["lakeloop.io/abort"] = "again"
+    assert [event.reason for event in world.act().events] == ["NothingToAbort"]
+
+
+def test_what_is_left_begins_anew_when_it_is_retried() -> None:
+    world = left_to_be_looked_at()
+    world.annotations["lakeloop.io/retry"] = "mended"
+    bad = world.revision(2)
+    plan = world.act()
+    assert [(ref.kind, ref.name) for ref in plan.delete] == [("Deployment", names.revision_name("churn", bad))]
+    assert bad not in world.deployments(), "its pod would be judged by how it died"
+    world.deaths.clear()
+    world.settle()
+    assert world.deployments() == {bad: 3}
+    assert world.status["stable"]["version"] == 2
+
+
+def test_nothing_is_left_of_a_first_version_that_fails() -> None:
+    """The Service would select it."""
+    world = World(strategy={"onFailure": "Pause"})
+    world.deaths[world.revision(1)] = BAD
+    world.settle()
+    assert world.deployments() == {}
+    assert world.condition("Stalled") == ("True", BAD.reason)
 
 
 def test_a_rejected_version_is_tried_again_once_the_alias_has_moved_on_and_back() -> None:

@@ -134,6 +134,21 @@ def fleet(wanted: int, replicas: Mapping[str, int], ready: Mapping[str, int], **
             id="blue-green-from-the-middle-of-a-rolling-update",
         ),
         pytest.param(
+            fleet(3, {"old": 3, "new": 1}, {"old": 3, "new": 0}, target="old", pinned="old", kept="new"),
+            Step({"old": 3, "new": 1}, frozenset(), "old", promoted=False),
+            id="failed-and-left-to-be-looked-at",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 3}, {"old": 3, "new": 2}, target="old", pinned="old", kept="new"),
+            Step({"old": 3, "new": 1}, frozenset(), "old", promoted=False),
+            id="one-of-them-is-left",
+        ),
+        pytest.param(
+            fleet(3, {"old": 2, "new": 2}, {"old": 2, "new": 2}, target="old", pinned=None, kept="new"),
+            Step({"old": 3, "new": 2}, frozenset(), None, promoted=False),
+            id="failed-half-way-stable-grows-back-before-all-but-one-go",
+        ),
+        pytest.param(
             fleet(0, {"old": 2}, {"old": 2}, pinned="old"),
             Step({"new": 0}, frozenset({"old"}), "new", promoted=True),
             id="scaled-to-zero",
@@ -169,6 +184,7 @@ class Cluster(RuleBasedStateMachine):
         self.ready: dict[str, int] = {}
         self.pinned: str | None = "v1"
         self.blue_green = False
+        self.kept: str | None = None
         self.heard: str | None = "v1"
         """What the proxies last heard of the Service's selection."""
 
@@ -192,6 +208,7 @@ class Cluster(RuleBasedStateMachine):
                 ready=dict(self.ready),
                 pinned=self.pinned,
                 blue_green=self.blue_green,
+                kept=self.kept if self.kept != self.target else None,
                 settled=self.settled,
             )
         )
@@ -229,9 +246,9 @@ class Cluster(RuleBasedStateMachine):
     def user_scales(self, wanted: int) -> None:
         self.wanted = wanted
 
-    @rule(blue_green=st.booleans())
-    def user_changes_the_strategy(self, blue_green: bool) -> None:
-        self.blue_green = blue_green
+    @rule(blue_green=st.booleans(), kept=st.sampled_from([None, "v2", "v3"]))
+    def user_changes_the_strategy(self, blue_green: bool, kept: str | None) -> None:
+        self.blue_green, self.kept = blue_green, kept
 
     @rule()
     def proxies_hear(self) -> None:
@@ -250,6 +267,7 @@ class Cluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """From wherever this ended, a calm world comes to rest with the target serving alone."""
+        self.kept = None
         self.all_goes_well(60)
         assert self.count == {self.target: self.wanted}
         assert self.pinned == self.target

@@ -48,7 +48,6 @@ NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
         _any("gates.replay"),
         _value("strategy.type", "Canary"),
         _any("strategy.preview"),
-        _value("strategy.onFailure", "Pause"),
         _any("analysis"),
         _any("shadow"),
         _any("route"),

@@ -8,7 +8,7 @@ from typing import Final
 from lakeloop.api.v1alpha1.actions import APPROVE, PREFIX, refusals, request_id
 from lakeloop.api.v1alpha1.deployment_status import Candidate, ModelDeploymentStatus, RejectedVersion
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
-from lakeloop.domain.deployment.course import ROLLED_BACK, rejected_of
+from lakeloop.domain.deployment.course import ABORTED, ROLLED_BACK, kept_of, rejected_of
 from lakeloop.domain.deployment.observed import Observed
 from lakeloop.domain.plan import Event
 from lakeloop.status.conditions import shortened
@@ -70,10 +70,16 @@ def _retry(observed: Observed, status: ModelDeploymentStatus, asked: str, now: d
 
 
 def _abort(observed: Observed, status: ModelDeploymentStatus, asked: str, now: datetime) -> _Handled:
-    candidate = status.candidate
-    if candidate is None:
-        return _Handled(status, Event("Warning", "NothingToAbort", f"{PREFIX}{ABORT}: {asked}: nothing is rolled out"))
-    return _undone(observed, status, candidate.version, candidate.revision, "Aborted", f"{PREFIX}{ABORT}: {asked}", now)
+    by, left = f"{PREFIX}{ABORT}: {asked}", status.candidate or _left(observed, status)
+    if left is None:
+        return _Handled(status, Event("Warning", "NothingToAbort", f"{by}: nothing is rolled out"))
+    return _undone(observed, status, left.version, left.revision, ABORTED, by, now)
+
+
+def _left(observed: Observed, status: ModelDeploymentStatus) -> RejectedVersion | None:
+    """The version that failed, and of which a server is left."""
+    rejected = rejected_of(status, observed.target.revision) if observed.target else None
+    return rejected if kept_of(observed, rejected) is not None else None
 
 
 def _roll_back(observed: Observed, status: ModelDeploymentStatus, asked: str, now: datetime) -> _Handled | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
 from lakeloop.domain.covers import covers
-from lakeloop.domain.deployment.observed import Observed
+from lakeloop.domain.deployment.observed import Observed, Servers
 from lakeloop.domain.deployment.rollout import Step
 from lakeloop.domain.plan import Manifest, ObjectRef, controller_of
 from lakeloop.render.serving import names
@@ -39,6 +39,12 @@ def child_plan(
         apply=tuple(each for each in wanted if not covers(_live(observed, deployments, each), each)),
         delete=tuple(_deletions(observed, step)),
     )
+
+
+def servers_ref(servers: Servers) -> ObjectRef:
+    """The Deployment of these servers."""
+    meta = servers.live["metadata"]
+    return ObjectRef("apps/v1", "Deployment", meta.get("namespace", ""), meta["name"], meta.get("uid"))
 
 
 def settled_since(service: Mapping[str, Any] | None) -> datetime | None:
@@ -110,10 +116,7 @@ def _revision(
 def _deletions(observed: Observed, step: Step) -> list[ObjectRef]:
     meta = observed.deployment.metadata
     gone: list[ObjectRef] = []
-    for revision in sorted(step.remove):
-        name = names.revision_name(meta.name, revision)
-        live = observed.servers[revision].live
-        gone.append(ObjectRef("apps/v1", "Deployment", meta.namespace, name, live["metadata"].get("uid")))
+    gone += [servers_ref(observed.servers[revision]) for revision in sorted(step.remove)]
     for (kind, name), live in sorted(observed.live.items()):
         # Not by the Deployment: a crash may have left one without it.
         marked = (live["metadata"].get("labels") or {}).get(names.REVISION)

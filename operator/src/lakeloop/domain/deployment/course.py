@@ -11,6 +11,8 @@ from lakeloop.status.conditions import shortened
 
 ROLLED_BACK = "RolledBack"
 """Why a version that was good enough to serve does not: a person's wish."""
+ABORTED = "Aborted"
+"""The same, of one that was on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,13 @@ def _judged(
     if verdict.waiting is not None:
         return replace(course, waiting=course.waiting or verdict.waiting)
     return replace(course, hold=hold, seconds_left=None if paused else verdict.seconds_left)
+
+
+def kept_of(observed: Observed, rejected: RejectedVersion | None) -> str | None:
+    """The revision of the version that failed, where `onFailure: Pause` leaves its servers for people to look at."""
+    if rejected is None or observed.spec.strategy.on_failure != "Pause" or rejected.reason in (ABORTED, ROLLED_BACK):
+        return None
+    return rejected.revision if rejected.revision in observed.servers else None
 
 
 def rejected_of(status: ModelDeploymentStatus, revision: str) -> RejectedVersion | None:

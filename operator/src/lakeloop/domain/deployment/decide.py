@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from lakeloop.api.v1alpha1.actions import PREFIX
 from lakeloop.api.v1alpha1.deployment_status import (
     Candidate,
     LastRollout,
@@ -12,9 +13,9 @@ from lakeloop.api.v1alpha1.deployment_status import (
     RejectedVersion,
     ServedVersion,
 )
-from lakeloop.domain.deployment.actions import handled
-from lakeloop.domain.deployment.children import child_plan, settled_since
-from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, rejected_of, version_of
+from lakeloop.domain.deployment.actions import ABORT, RETRY, handled
+from lakeloop.domain.deployment.children import child_plan, servers_ref, settled_since
+from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, kept_of, rejected_of, version_of
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
 from lakeloop.domain.deployment.rollout import Fleet, Step, next_step
@@ -42,8 +43,19 @@ REPORT_SECONDS: Final = 10.0
 def decide(observed: Observed, now: datetime, settings: Settings) -> Plan:
     """The plan for one pass over a ModelDeployment that is not being deleted, and whose spec can be acted on."""
     status, answers = handled(observed, now)
-    plan = _decided(observed, status, now, settings)
-    return replace(plan, events=[*plan.events, *answers])
+    # What was left of a version that failed goes when that is tried again: it would be judged by how it died.
+    left = _left_of(observed, status)
+    there = {revision: each for revision, each in observed.servers.items() if revision not in left}
+    plan = _decided(replace(observed, servers=there), status, now, settings)
+    gone = [servers_ref(each) for revision, each in observed.servers.items() if revision in left]
+    return replace(plan, delete=(*plan.delete, *gone), events=[*plan.events, *answers])
+
+
+def _left_of(observed: Observed, status: ModelDeploymentStatus) -> set[str | None]:
+    """Revisions whose rejection is taken back in this pass, and that have servers left."""
+    taken_back = [each for each in observed.deployment.status.rejected or () if each not in (status.rejected or ())]
+    undone = {each.revision for each in status.rejected or ()}
+    return {kept_of(observed, each) for each in taken_back if each.revision not in undone}
 
 
 def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, settings: Settings) -> Plan:
@@ -86,6 +98,7 @@ def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, ta
         pinned=observed.pinned if observed.service else target,
         admitted=course.hold is None,
         blue_green=observed.spec.strategy.type == "BlueGreen",
+        kept=kept_of(observed, course.rejection),
         settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
     )
 
@@ -208,7 +221,7 @@ def _summed_up(
         rolling_out=_rolling_out(observed, candidate, course) if candidate else None,
         held=(course.hold.reason, course.hold.message) if course.hold else None,
         waiting=_told(course.waiting),
-        rejected=_rejected_text(spec.model.name, course.rejection),
+        rejected=_rejected_text(observed, course.rejection),
         fixed=spec.model.version is not None,
         suspended=bool(spec.suspend),
         scaling=hindrance(serving),
@@ -240,10 +253,16 @@ def _told(problem: Problem | None) -> tuple[str, str] | None:
     return (problem.reason, f"{problem.path}: {problem.message}") if problem else None
 
 
-def _rejected_text(model: str, rejected: RejectedVersion | None) -> tuple[str, str] | None:
+def _rejected_text(observed: Observed, rejected: RejectedVersion | None) -> tuple[str, str] | None:
     if rejected is None:
         return None
-    return rejected.reason, f"{version_text(model, rejected.version)} was rejected: {rejected.message}"
+    told = f"{version_text(observed.spec.model.name, rejected.version)} was rejected: {rejected.message}"
+    if observed.deployment.status.stable is not None and kept_of(observed, rejected) is not None:
+        told += (
+            f"; a server of it is left, as spec.strategy.onFailure says: {PREFIX}{RETRY} tries again, {PREFIX}{ABORT}"
+            " takes it away"
+        )
+    return rejected.reason, told
 
 
 def _suspended(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> Plan:
@@ -323,7 +342,7 @@ def _events(observed: Observed, status: ModelDeploymentStatus, course: Course, s
     if step.promoted and status.stable is not None:
         text = f"{version_text(model, status.stable.version)} serves"
         events.append(Event("Normal", "RolloutCompleted", text))
-    if course.new_rejection and (text_of := _rejected_text(model, course.rejection)) is not None:
+    if course.new_rejection and (text_of := _rejected_text(observed, course.rejection)) is not None:
         events.append(Event("Warning", "VersionRejected", f"{text_of[0]}: {text_of[1]}"))
     if (told := _told(course.waiting)) is not None:
         stalled = find(before.conditions, STALLED)

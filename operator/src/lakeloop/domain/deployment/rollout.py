@@ -35,6 +35,8 @@ class Fleet:
     """Whether the target may have traffic once it is ready."""
     blue_green: bool = False
     """Whether all traffic moves over at once."""
+    kept: str | None = None
+    """A revision that has failed, and of which one server is left for people to look at. It gets no traffic."""
     settled: bool = True
     """Whether the Service has selected what it selects for long enough that the proxies know."""
 
@@ -112,11 +114,13 @@ def _home(fleet: Fleet, replicas: Mapping[str, int]) -> Step:
     for each, count in fleet.replicas.items():
         if each in replicas:
             continue
-        if _removable(fleet, each, pinned, enough):
-            removed.add(each)
-        else:
+        if not _removable(fleet, each, pinned, enough):
             kept[each] = count
             unsettled = unsettled or pinned is not None
+        elif each == fleet.kept:
+            kept[each] = min(1, count)
+        else:
+            removed.add(each)
     wanted = {each: count for each, count in kept.items() if each in fleet.replicas or each == fleet.target}
     return Step(wanted, frozenset(removed), pinned, promoted=False, unsettled=unsettled)
 
