@@ -104,6 +104,43 @@ def test_blue_green_moves_all_traffic_at_once(platform: Any, demo: str) -> None:
     assert [version for version, _ in itertools.groupby(load.answers)] == [new, old, new]
 
 
+def test_a_canary_gets_its_share_and_everything_when_promoted(platform: Any, demo: str) -> None:
+    """The sample, as written."""
+    name = "quickstart-canary"
+    now = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
+    assert now > 1
+    platform.kubectl("apply", "-f", str(ROOT / "samples/canary/serve.yaml"))
+    platform.until("modeldeployment", name, lambda obj: obj["status"].get("stable", {}).get("readyReplicas") == 2)
+    with Load(address(platform.kubectl, name)) as load:
+        platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
+        paused = platform.until(
+            "modeldeployment", name, lambda obj: obj["status"].get("candidate", {}).get("step") == 3
+        )
+        candidate = paused["status"]["candidate"]
+        assert (candidate["weight"], candidate["effectiveWeight"]) == (50, 50)
+        begun, end = len(load.answers), time.monotonic() + 60
+        while len(load.answers) < begun + 400:
+            assert time.monotonic() < end
+            time.sleep(0.1)  # a poll
+        share = load.answers[begun : begun + 400].count("quickstart/1")
+        platform.kubectl("-n", "lakeloop-demo", "annotate", "md", name, "lakeloop.io/promote=1")
+        platform.until(
+            "modeldeployment",
+            name,
+            lambda obj: obj["status"]["stable"]["version"] == 1 and obj["status"]["replicas"] == 2,
+        )
+        old = len(load.answers)
+        while len(load.answers) < old + 20:
+            assert time.monotonic() < end + 120
+            time.sleep(0.1)  # a poll
+    platform.kubectl("delete", "-f", str(ROOT / "samples/canary/serve.yaml"))
+    platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version=str(now))
+    platform.until("modeldeployment", "quickstart", lambda obj: obj["status"]["stable"]["version"] == now)
+    assert load.failures == []
+    assert 140 <= share <= 260, "half of 400, by six standard deviations"
+    assert set(load.answers[-20:]) == {"quickstart/1"}
+
+
 def test_moving_the_alias_back_rolls_back(platform: Any, demo: str) -> None:
     now = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
     platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")

@@ -119,12 +119,12 @@ def test_what_an_earlier_object_left_is_waited_for(process: OperatorProcess, kub
     assert kubectl.get("service", "churn")["metadata"]["ownerReferences"][0]["uid"] == uid
 
 
-def test_an_action_that_is_not_done_is_answered(process: OperatorProcess, kubectl: Kubectl) -> None:
+def test_what_is_no_action_is_answered(process: OperatorProcess, kubectl: Kubectl) -> None:
     kubectl.apply(deployment("churn"))
-    kubectl("annotate", "md", "churn", "lakeloop.io/promote=now")
-    eventually(lambda: kubectl.get("md", "churn").get("status", {}).get("lastHandled", {}).get("promote") == "now")
+    kubectl("annotate", "md", "churn", "lakeloop.io/promotion=now")
+    eventually(lambda: kubectl.get("md", "churn").get("status", {}).get("lastHandled", {}).get("promotion") == "now")
 
     def told() -> str:
-        return " ".join(each["message"] for each in kubectl.items("events") if each["reason"] == "ActionNotImplemented")
+        return " ".join(each["message"] for each in kubectl.items("events") if each["reason"] == "UnknownAction")
 
-    eventually(lambda: "lakeloop.io/promote: now" in told())
+    eventually(lambda: "lakeloop.io/promotion: now" in told())

@@ -195,6 +195,29 @@ async def test_moving_the_alias_rolls_forward_and_loses_nobody(
     assert service["spec"]["selector"]["lakeloop.io/revision"] == status["stable"]["revision"]
 
 
+async def test_a_canary_goes_its_steps_and_loses_nobody(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry
+) -> None:
+    steps = [{"setWeight": 25}, {"pauseSeconds": 1}, {"setWeight": 80}, {"pause": "UntilPromoted"}]
+    await deployed.apply(replicas=4, strategy={"type": "Canary", "canary": {"steps": steps}})
+    before = await deployed.until(lambda s: serves(1)(s) and s["stable"]["readyReplicas"] == 4)
+    nodes.lowest = None
+    registry.set_alias("churn", "champion", 2)
+    status = await deployed.until(lambda s: s.get("candidate", {}).get("step") == 3)
+    assert (status["stable"]["weight"], status["candidate"]["weight"]) == (20, 80)
+    await deployed.until(lambda s: s["candidate"]["effectiveWeight"] == 80)
+    old, new = (f"churn-{each['revision']}" for each in (before["stable"], status["candidate"]))
+    assert await deployed.servers() == {old: 1, new: 4}
+    assert condition(status, "RollingOut") == ("True", "Paused")
+    path = f"/apis/{API_VERSION}/namespaces/{deployed.namespace}/modeldeployments/churn"
+    annotations = {"metadata": {"annotations": {"lakeloop.io/promote": "go"}}}
+    await deployed.api.request("PATCH", path, body=annotations, content_type="application/merge-patch+json")
+    await deployed.until(serves(2))
+    await one_revision(deployed, 4)
+    assert nodes.lowest is not None
+    assert nodes.lowest >= 4
+
+
 async def test_a_version_that_does_not_load_is_rejected_and_the_stable_one_serves_on(
     deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry
 ) -> None:

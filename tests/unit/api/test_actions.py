@@ -9,10 +9,10 @@ CASES: dict[str, tuple[Kind, dict[str, str], list[tuple[str, str]]]] = {
     "foreign annotations": ("TrainingJob", {"argocd.argoproj.io/sync-wave": "1", "run-now": "1"}, []),
     "all that is done": ("TrainingJob", {f"lakeloop.io/{each}": "on-1" for each in ACTIONS["TrainingJob"]}, []),
     "an empty value": ("ModelDeployment", {"lakeloop.io/promote": ""}, []),
-    "not yet": (
+    "all that is done of a deployment": (
         "ModelDeployment",
         {f"lakeloop.io/{each}": "5" for each in ACTIONS["ModelDeployment"]},
-        [("promote", "ActionNotImplemented")],
+        [],
     ),
     "a slip": ("TrainingJob", {"lakeloop.io/runnow": "1"}, [("runnow", "UnknownAction")]),
     "of the other kind": ("TrainingJob", {"lakeloop.io/retry": "1"}, [("retry", "UnknownAction")]),
@@ -33,7 +33,7 @@ def test_what_is_answered_once(name: str) -> None:
 
 
 def test_a_new_id_is_answered_again() -> None:
-    assert refusals("ModelDeployment", {"lakeloop.io/promote": "2"}, {"promote": "1"}) != []
+    assert refusals("ModelDeployment", {"lakeloop.io/promotion": "2"}, {"promotion": "1"}) != []
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,6 @@ REFUSED: list[tuple[Kind, dict[str, Any], str]] = [
     ("TrainingJob", {"inputs": [INPUT | {"branch": "x"}]}, "spec.inputs[0].branch"),
     ("ModelDeployment", {"autoscaling": {"maxReplicas": 2}}, "spec.autoscaling"),
     ("ModelDeployment", {"gates": {"replay": {"source": "Captured"}}}, "spec.gates.replay"),
-    (
-        "ModelDeployment",
-        {"strategy": {"type": "Canary", "canary": {"steps": [{"setWeight": 10}]}}},
-        "spec.strategy.type",
-    ),
     ("ModelDeployment", {"strategy": {"preview": {"header": "x"}}}, "spec.strategy.preview"),
     ("ModelDeployment", {"analysis": {}}, "spec.analysis"),
     ("ModelDeployment", {"shadow": {"model": {"alias": "a"}}}, "spec.shadow"),

@@ -385,17 +385,17 @@ def rejected_second() -> World:
 
 
 @pytest.mark.parametrize("suspend", [False, True])
-def test_an_action_of_a_later_release_is_answered_once(suspend: bool) -> None:
+def test_what_is_no_action_is_answered_once(suspend: bool) -> None:
     world = serving(1, suspend=suspend) if not suspend else World(suspend=True)
     before = world.deployments()
-    world.annotations["lakeloop.io/promote"] = "7"
-    answers = [event for event in world.act().events if event.reason == "ActionNotImplemented"]
+    world.annotations["lakeloop.io/promotion"] = "7"
+    answers = [event for event in world.act().events if event.reason == "UnknownAction"]
     assert [event.type for event in answers] == ["Warning"]
-    assert world.status["lastHandled"] == {"promote": "7"}
-    assert [event for event in world.act().events if event.reason == "ActionNotImplemented"] == []
+    assert world.status["lastHandled"] == {"promotion": "7"}
+    assert [event for event in world.act().events if event.reason == "UnknownAction"] == []
     assert world.deployments() == before
-    world.annotations["lakeloop.io/promote"] = "8"
-    assert [e.reason for e in world.act().events] == ["ActionNotImplemented"]
+    world.annotations["lakeloop.io/promotion"] = "8"
+    assert [e.reason for e in world.act().events] == ["UnknownAction"]
 
 
 def test_retry_is_honoured_once() -> None:

@@ -149,6 +149,46 @@ def fleet(wanted: int, replicas: Mapping[str, int], ready: Mapping[str, int], **
             id="failed-half-way-stable-grows-back-before-all-but-one-go",
         ),
         pytest.param(
+            fleet(1, {"old": 1, "new": 1, "mid": 1}, {"old": 1, "mid": 1}, pinned=None, settled=False, share=50),
+            Step({"old": 1, "new": 1, "mid": 1}, frozenset(), "old", promoted=False, unsettled=True),
+            id="canary-not-ready-yet-third-version-waits-for-the-proxies",
+        ),
+        pytest.param(
+            fleet(2, {"old": 2, "new": 1, "mid": 1}, {"old": 2, "new": 1, "mid": 1}, pinned=None, settled=False),
+            Step({"old": 2, "new": 1, "mid": 1}, frozenset(), None, promoted=False, unsettled=True),
+            id="third-version-waits-for-the-proxies",
+        ),
+        pytest.param(
+            fleet(3, {"old": 3, "new": 1}, {"old": 3, "new": 1}, pinned="old", share=50),
+            Step({"old": 3, "new": 3}, frozenset(), None, promoted=False, unsettled=True),
+            id="canary-both-are-selected-and-the-new-one-grows",
+        ),
+        pytest.param(
+            fleet(4, {"old": 4, "new": 4}, {"old": 4, "new": 3}, pinned=None, share=80),
+            Step({"old": 4, "new": 4}, frozenset(), None, promoted=False),
+            id="canary-old-stays-until-the-new-one-is-whole",
+        ),
+        pytest.param(
+            fleet(4, {"old": 4, "new": 4}, {"old": 4, "new": 4}, pinned=None, share=80),
+            Step({"old": 1, "new": 4}, frozenset(), None, promoted=False),
+            id="canary-old-shrinks",
+        ),
+        pytest.param(
+            fleet(4, {"old": 1, "new": 4}, {"old": 1, "new": 4}, pinned=None, share=20),
+            Step({"old": 4, "new": 4}, frozenset(), None, promoted=False),
+            id="canary-a-smaller-share-waits-for-the-old-servers",
+        ),
+        pytest.param(
+            fleet(4, {"old": 1, "new": 4}, {"old": 1, "new": 4}, pinned=None, share=0),
+            Step({"old": 4, "new": 4}, frozenset(), None, promoted=False),
+            id="canary-none-waits-for-them-too",
+        ),
+        pytest.param(
+            fleet(2, {"old": 2, "new": 2}, {"old": 2, "new": 2}, pinned=None, share=100),
+            Step({"old": 2, "new": 2}, frozenset(), "new", promoted=False, unsettled=True),
+            id="canary-with-everything-keeps-the-old-servers",
+        ),
+        pytest.param(
             fleet(0, {"old": 2}, {"old": 2}, pinned="old"),
             Step({"new": 0}, frozenset({"old"}), "new", promoted=True),
             id="scaled-to-zero",
@@ -185,6 +225,7 @@ class Cluster(RuleBasedStateMachine):
         self.pinned: str | None = "v1"
         self.blue_green = False
         self.kept: str | None = None
+        self.share: int | None = None
         self.heard: str | None = "v1"
         """What the proxies last heard of the Service's selection."""
 
@@ -209,6 +250,7 @@ class Cluster(RuleBasedStateMachine):
                 pinned=self.pinned,
                 blue_green=self.blue_green,
                 kept=self.kept if self.kept != self.target else None,
+                share=self.share,
                 settled=self.settled,
             )
         )
@@ -250,6 +292,10 @@ class Cluster(RuleBasedStateMachine):
     def user_changes_the_strategy(self, blue_green: bool, kept: str | None) -> None:
         self.blue_green, self.kept = blue_green, kept
 
+    @rule(share=st.sampled_from([None, 0, 10, 50, 80, 100]))
+    def canary_moves_on(self, share: int | None) -> None:
+        self.share = share
+
     @rule()
     def proxies_hear(self) -> None:
         self.heard = self.pinned
@@ -267,7 +313,7 @@ class Cluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """From wherever this ended, a calm world comes to rest with the target serving alone."""
-        self.kept = None
+        self.kept = self.share = None
         self.all_goes_well(60)
         assert self.count == {self.target: self.wanted}
         assert self.pinned == self.target

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lakeloop.api.v1alpha1 import API_VERSION
-from lakeloop.api.v1alpha1.actions import ACTIONS, PREFIX
 from lakeloop.api.v1alpha1.base import CEL_RULES, DOCUMENTED_DEFAULT, ApiModel
 from lakeloop.api.v1alpha1.common import ANY_QUANTITY, CPU_QUANTITY, MEMORY_QUANTITY
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec, EffectiveTrainingSpec
@@ -21,7 +20,6 @@ _EFFECTIVE: Mapping[str, type[ApiModel]] = {
     "ModelDeployment": EffectiveDeploymentSpec,
 }
 _QUANTITIES = {CPU_QUANTITY: "CPU quantity", MEMORY_QUANTITY: "memory quantity", ANY_QUANTITY: "quantity"}
-_ANSWER = "an event, `ActionNotImplemented`"
 _NONE = "–"  # noqa: RUF001 (what the page shows where there is nothing)
 _INTRODUCTION = (
     "Generated from the types in `operator/src/lakeloop/api`: change those and run `make generate`.\n\n"
@@ -71,25 +69,19 @@ def not_yet_page(resources: tuple[Resource, ...]) -> str:
             " silence. A field that only a newer CRD knows is refused in the same way."
         ),
         (
-            "An action that is not done is answered by an event, once, and recorded in `status.lastHandled`: reason"
-            " `ActionNotImplemented`; `UnknownAction` for an annotation `lakeloop.io/…` that is no action at all, and"
-            " `InvalidAction` for a value that is not in the action's form."
+            "Every action of the API is done. One that cannot be is answered by an event, once, and recorded in"
+            " `status.lastHandled`: reason `UnknownAction` for an annotation `lakeloop.io/…` that is no action at all,"
+            " and `InvalidAction` for a value that is not in the action's form."
         ),
         "Generated from `operator/src/lakeloop/api/v1alpha1/implemented.py`.",
     ]
     for resource in resources:
         entries = NOT_YET[resource.kind]  # type: ignore[index]
-        actions = [action for action, done in ACTIONS[resource.kind].items() if not done]  # type: ignore[index]
         parts += [
             f"## {resource.kind}",
             _table(("field", "refused"), ((f"`spec.{entry.path}`", entry.what) for entry in entries))
             if entries
             else "Every field of this release's API is acted on.",
-            *(
-                [_table(("action", "answered by"), ((f"`{PREFIX}{each}`", _ANSWER) for each in actions))]
-                if actions
-                else []
-            ),
         ]
     return "\n\n".join(parts) + "\n"
 

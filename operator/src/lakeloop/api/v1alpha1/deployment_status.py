@@ -45,6 +45,7 @@ class Candidate(ServedVersion):
 
     effective_weight: Percent | None = Field(default=None, description="Percent of the requests that it really gets.")
     step: int | None = Field(default=None, ge=0, description="Step of the canary, from 0.")
+    step_time: Time | None = Field(default=None, description="When that step began.")
     start_time: Time | None = Field(default=None, description="When its roll-out began.")
     analysis: Annotated[tuple[Measurement, ...], Field(json_schema_extra=ATOMIC)] | None = Field(
         default=None, description="The newest figures."

@@ -46,7 +46,6 @@ NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
     "ModelDeployment": (
         _any("autoscaling"),
         _any("gates.replay"),
-        _value("strategy.type", "Canary"),
         _any("strategy.preview"),
         _any("analysis"),
         _any("shadow"),

@@ -1,6 +1,7 @@
 """What people ask of a deployment by annotations: taken note of once, before anything else is decided."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from lakeloop.api.v1alpha1.actions import APPROVE, PREFIX, refusals, request_id
 from lakeloop.api.v1alpha1.deployment_status import Candidate, ModelDeploymentStatus, RejectedVersion
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
+from lakeloop.domain.deployment.canary import PROMOTE, is_pause
 from lakeloop.domain.deployment.course import ABORTED, ROLLED_BACK, kept_of, rejected_of
 from lakeloop.domain.deployment.observed import Observed
 from lakeloop.domain.plan import Event
@@ -36,7 +38,7 @@ def handled(observed: Observed, now: datetime) -> tuple[ModelDeploymentStatus, l
     for refused in refusals("ModelDeployment", annotations, status.last_handled):
         status = _noted(status, refused.key, refused.id)
         answers.append(Event("Warning", refused.reason, shortened(refused.message)))
-    for action, act in ((RETRY, _retry), (ABORT, _abort), (ROLLBACK, _roll_back), (APPROVE, _approve)):
+    for action, act in _ACTS.items():
         asked = request_id(annotations, action)
         if asked is None or (status.last_handled or {}).get(action) == asked:
             continue
@@ -125,6 +127,19 @@ def _approve(observed: Observed, status: ModelDeploymentStatus, asked: str, now:
     return _Handled(status, Event("Normal", "Approved", f"{text} may serve: {PREFIX}{APPROVE}: {asked}"))
 
 
+def _promote(observed: Observed, status: ModelDeploymentStatus, asked: str, now: datetime) -> _Handled:
+    """The pause of a canary is over."""
+    by, candidate, canary = f"{PREFIX}{PROMOTE}: {asked}", status.candidate, observed.spec.strategy.canary
+    if candidate is None or canary is None or not is_pause(canary.steps, candidate.step):
+        return _Handled(status, Event("Warning", "NothingToPromote", f"{by}: no canary pauses"))
+    step = (candidate.step or 0) + 1
+    gone_on = candidate.model_copy(update={"step": step, "step_time": now})
+    told = f"{by}: {_text(observed, candidate.version)} goes on to step {step + 1} of {len(canary.steps)}"
+    if step == len(canary.steps):
+        told = f"{by}: {_text(observed, candidate.version)} gets everything"
+    return _Handled(status.model_copy(update={"candidate": gone_on}), Event("Normal", "Promoted", told))
+
+
 def _undone(
     observed: Observed,
     status: ModelDeploymentStatus,
@@ -154,3 +169,13 @@ def _before(status: ModelDeploymentStatus, asked: str) -> int | None:
 
 def _text(observed: Observed, version: int) -> str:
     return version_text(observed.spec.model.name, version)
+
+
+_ACTS: Final[Mapping[str, Callable[[Observed, ModelDeploymentStatus, str, datetime], _Handled | None]]] = {
+    RETRY: _retry,
+    ABORT: _abort,
+    ROLLBACK: _roll_back,
+    APPROVE: _approve,
+    PROMOTE: _promote,
+}
+"""In the order in which they are honoured."""

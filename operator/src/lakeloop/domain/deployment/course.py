@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus, RejectedVersion
+from lakeloop.domain.deployment.canary import Stage, is_pause
 from lakeloop.domain.deployment.gates import Hold, pass_gates
 from lakeloop.domain.deployment.observed import Observed, Problem
 from lakeloop.domain.deployment.verdict import Rejection, judge
@@ -26,6 +27,8 @@ class Course:
     waiting: Problem | None = None
     hold: Hold | None = None
     """Why the revision that should serve has no traffic yet."""
+    stage: Stage | None = None
+    """Where a canary is on its way."""
     seconds_left: float | None = None
     new_rejection: bool = False
 
@@ -66,7 +69,7 @@ def _judged(
 ) -> Course:
     gate = pass_gates(observed, status, revision, now)
     hold = gate if isinstance(gate, Hold) else None
-    paused = hold is not None and hold.pauses
+    paused = (hold is not None and hold.pauses) or _pauses(observed, status, revision)
     verdict = judge(
         observed.servers.get(revision),
         now if paused else _started(status, revision) or now,
@@ -95,7 +98,18 @@ def rejected_of(status: ModelDeploymentStatus, revision: str) -> RejectedVersion
 
 
 def _started(status: ModelDeploymentStatus, revision: str) -> datetime | None:
-    return status.candidate.start_time if status.candidate and status.candidate.revision == revision else None
+    """When the roll-out began, or the step of a canary that is under way."""
+    candidate = status.candidate
+    if candidate is None or candidate.revision != revision:
+        return None
+    return max((each for each in (candidate.start_time, candidate.step_time) if each), default=None)
+
+
+def _pauses(observed: Observed, status: ModelDeploymentStatus, revision: str) -> bool:
+    candidate, canary = status.candidate, observed.spec.strategy.canary
+    if candidate is None or candidate.revision != revision or canary is None:
+        return False
+    return is_pause(canary.steps, candidate.step)
 
 
 def _rejection(
@@ -103,7 +117,7 @@ def _rejection(
 ) -> RejectedVersion:
     version = version_of(observed, status, revision)
     return RejectedVersion(
-        version=version, reason=why.reason, message=shortened(why.message), revision=revision, time=_whole(now)
+        version=version, reason=why.reason, message=shortened(why.message), revision=revision, time=whole(now)
     )
 
 
@@ -116,5 +130,6 @@ def version_of(observed: Observed, status: ModelDeploymentStatus, revision: str)
     return observed.servers[revision].version
 
 
-def _whole(now: datetime) -> datetime:
+def whole(now: datetime) -> datetime:
+    """Without a fraction of a second, as it is stored."""
     return now - timedelta(microseconds=now.microsecond)

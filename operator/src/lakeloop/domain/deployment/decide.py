@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from lakeloop.api.v1alpha1.actions import PREFIX
@@ -14,11 +15,12 @@ from lakeloop.api.v1alpha1.deployment_status import (
     ServedVersion,
 )
 from lakeloop.domain.deployment.actions import ABORT, RETRY, handled
+from lakeloop.domain.deployment.canary import Stage, stage_of
 from lakeloop.domain.deployment.children import child_plan, servers_ref, settled_since
-from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, kept_of, rejected_of, version_of
+from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, kept_of, rejected_of, version_of, whole
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
-from lakeloop.domain.deployment.rollout import Fleet, Step, next_step
+from lakeloop.domain.deployment.rollout import Fleet, Step, has_share, next_step
 from lakeloop.domain.deployment.verdict import hindrance
 from lakeloop.domain.plan import Effect, Event, Plan
 from lakeloop.render.serving import names
@@ -63,9 +65,11 @@ def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, s
         return _suspended(observed, status, now)
     status = _with_clock_reset(status, now)
     course = course_of(observed, status, now)
-    if course.revision is None:
+    revision = course.revision
+    if revision is None:
         return _nothing_to_run(observed, status, course, now)
-    step = next_step(_fleet(observed, status, course, course.revision, now))
+    course = replace(course, stage=_stage(observed, status, course, revision, now))
+    step = next_step(_fleet(observed, status, course, revision, now))
     next_status = _next_status(observed, status, course, step, now)
     children = child_plan(observed, step, next_status, settings, now)
     return Plan(
@@ -98,9 +102,26 @@ def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, ta
         pinned=observed.pinned if observed.service else target,
         admitted=course.hold is None,
         blue_green=observed.spec.strategy.type == "BlueGreen",
+        share=course.stage.share if course.stage else None,
         kept=kept_of(observed, course.rejection),
         settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
     )
+
+
+def _stage(
+    observed: Observed, status: ModelDeploymentStatus, course: Course, revision: str, now: datetime
+) -> Stage | None:
+    """Where the canary is. A way back takes no steps, nor does what serves while there is nothing to protect."""
+    canary, stable, begun = observed.spec.strategy.canary, status.stable, status.candidate
+    if canary is None or stable is None or stable.revision in (None, revision) or course.rejection is not None:
+        return None
+    if stable.revision not in observed.servers or observed.spec.replicas == 0:
+        return None
+    same = begun is not None and begun.revision == revision
+    step = (begun.step or 0) if begun is not None and same else 0
+    since = begun.step_time if begun is not None and same else None
+    fleet = _fleet(observed, status, course, revision, now)
+    return stage_of(canary.steps, step, since or now, partial(has_share, fleet), now)
 
 
 def _next_status(
@@ -111,7 +132,7 @@ def _next_status(
     candidate: Candidate | None = None
     rolling = stable is None or stable.revision != revision
     if rolling:
-        candidate = _candidate(observed, status, revision, now)
+        candidate = _candidate(observed, status, revision, course, now)
         if status.candidate is None or status.candidate.revision != revision:
             rollout = LastRollout(alias_moved_time=observed.alias_moved, observed_time=now)
         elif rollout is not None and rollout.alias_moved_time is None and observed.alias_moved:
@@ -125,6 +146,8 @@ def _next_status(
         rollout = (rollout or LastRollout(observed_time=now)).model_copy(update={"serving_time": now})
         candidate = None
     stable = _with_figures(observed, stable, candidate, step)
+    if stable is not None and candidate is not None and course.stage is not None and course.stage.share is not None:
+        stable = stable.model_copy(update={"weight": 100 - course.stage.share})
     return _summed_up(
         observed,
         status.model_copy(
@@ -142,7 +165,9 @@ def _next_status(
     )
 
 
-def _candidate(observed: Observed, status: ModelDeploymentStatus, revision: str, now: datetime) -> Candidate:
+def _candidate(
+    observed: Observed, status: ModelDeploymentStatus, revision: str, course: Course, now: datetime
+) -> Candidate:
     before = status.candidate if status.candidate and status.candidate.revision == revision else None
     target = observed.described(revision)
     ready = observed.servers[revision].ready if revision in observed.servers else 0
@@ -159,7 +184,9 @@ def _candidate(observed: Observed, status: ModelDeploymentStatus, revision: str,
     else:
         found = before or Candidate(version=version_of(observed, status, revision), revision=revision)
     start = before.start_time if before and before.start_time else now
-    return found.model_copy(update={"start_time": start, "ready_replicas": ready})
+    stage = course.stage
+    at = {"step": stage.step, "step_time": whole(stage.since)} if stage else {"step": None, "step_time": None}
+    return found.model_copy(update={"start_time": start, "ready_replicas": ready, **at})
 
 
 def _reported(observed: Observed, revision: str) -> str | None:
@@ -211,7 +238,8 @@ def _summed_up(
     candidate, stable = status.candidate, status.stable
     if candidate is not None:
         weight = 100 - (stable.weight or 0) if stable else 100
-        candidate = candidate.model_copy(update={"weight": weight, "effective_weight": weight})
+        real = _real_share(observed, stable, candidate, pinned)
+        candidate = candidate.model_copy(update={"weight": weight, "effective_weight": real})
     serving = observed.servers.get(stable.revision or "") if stable else None
     ready = sum(each.ready for each in observed.servers.values() if pinned in (None, each.revision))
     state = State(
@@ -240,13 +268,36 @@ def _summed_up(
     )
 
 
+def _real_share(observed: Observed, stable: ServedVersion | None, candidate: Candidate, pinned: str | None) -> int:
+    """Percent of the requests that the candidate gets: as many as each ready server that the Service selects."""
+    if pinned is not None or stable is None:
+        return 100 if pinned in (None, candidate.revision) else 0
+    new = candidate.ready_replicas or 0
+    both = new + (stable.ready_replicas or 0)
+    return round(100 * new / both) if both else 0
+
+
 def _rolling_out(observed: Observed, candidate: Candidate, course: Course) -> tuple[str, str]:
     model = observed.spec.model.name
     if course.hold is not None and course.hold.pauses:
         return course.hold.reason, course.hold.message
     why = hindrance(observed.servers.get(candidate.revision or ""))
+    if (stage := course.stage) is not None and stage.share is not None:
+        return _on_its_way(observed, candidate, stage, why)
     ready = f"{candidate.ready_replicas or 0} of {observed.spec.replicas} servers are ready"
     return "RollingOut", f"to {version_text(model, candidate.version)}: {ready}" + (f": {why}" if why else "")
+
+
+def _on_its_way(observed: Observed, candidate: Candidate, stage: Stage, why: str) -> tuple[str, str]:
+    share = f"{candidate.effective_weight or 0} % of the requests"
+    if candidate.effective_weight != stage.share:
+        share += f" ({stage.share} % wanted)"
+    told = (
+        f"{version_text(observed.spec.model.name, candidate.version)} has {share}, step {stage.step + 1} of {stage.of}"
+    )
+    if stage.pause is not None:
+        return stage.pause.reason, f"{told}: {stage.pause.message}"
+    return "RollingOut", f"{told}: {why}" if why else told
 
 
 def _told(problem: Problem | None) -> tuple[str, str] | None:
@@ -314,6 +365,7 @@ def _again(
     """Pods and our own objects report their changes; the rest has to be looked at."""
     waits = [course.seconds_left, course.waiting.retry_seconds if course.waiting else None]
     waits.append(course.hold.again if course.hold else None)
+    waits.append(course.stage.pause.again if course.stage and course.stage.pause else None)
     if step.unsettled or step.promoted or (applied and step.pinned is None):
         waits.append(LOOK_AGAIN_SECONDS)
     served = [each for each in (status.stable, status.candidate) if each is not None]
@@ -342,6 +394,11 @@ def _events(observed: Observed, status: ModelDeploymentStatus, course: Course, s
     if step.promoted and status.stable is not None:
         text = f"{version_text(model, status.stable.version)} serves"
         events.append(Event("Normal", "RolloutCompleted", text))
+    if (stage := course.stage) is not None and status.candidate is not None and stage.pause is not None:
+        was = before.candidate.step if before.candidate and begun == status.candidate.revision else None
+        if was != stage.step:
+            told_of = _on_its_way(observed, status.candidate, stage, "")
+            events.append(Event("Normal", *told_of))
     if course.new_rejection and (text_of := _rejected_text(observed, course.rejection)) is not None:
         events.append(Event("Warning", "VersionRejected", f"{text_of[0]}: {text_of[1]}"))
     if (told := _told(course.waiting)) is not None:

@@ -12,11 +12,15 @@ a server is ready only after its model is loaded, verified and warm. So:
 With one server wanted, step 1 leads straight to step 3. Blue-green is that for any number: once the first server has
 passed its gates, the new revision gets all that are wanted, not selected, and step 3 comes when they are ready.
 
+A canary's steps say what share of the traffic the new revision may have; both keep so many servers (`canary.split`).
+
 Every decision rests on what is there, so that a step may be lost, repeated, or find another target than the last one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from lakeloop.domain.deployment.canary import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Fleet:
     """Whether the target may have traffic once it is ready."""
     blue_green: bool = False
     """Whether all traffic moves over at once."""
+    share: int | None = None
+    """Percent of the requests that the target should have, and no more yet; None: all."""
     kept: str | None = None
     """A revision that has failed, and of which one server is left for people to look at. It gets no traffic."""
     settled: bool = True
@@ -65,6 +71,8 @@ def next_step(fleet: Fleet) -> Step:
     if fleet.stable == fleet.target:
         return _home(fleet, {fleet.target: fleet.wanted})
     ready = _ready(fleet, fleet.target) if fleet.admitted else 0
+    if fleet.share is not None:
+        return _shared(fleet, fleet.stable, fleet.share, ready)
     if ready >= fleet.wanted:
         # The others stay until the Service has settled.
         return Step({**fleet.replicas, fleet.target: fleet.wanted}, frozenset(), fleet.target, promoted=True)
@@ -127,23 +135,62 @@ def _home(fleet: Fleet, replicas: Mapping[str, int]) -> Step:
 
 def _side_by_side(fleet: Fleet, stable: str, ready: int) -> Step:
     """Both have traffic. Only the target's readiness counts, so that a bad stable revision holds up nothing."""
-    wide = fleet.pinned is None
-    left = fleet.wanted - ready if wide and fleet.settled else fleet.wanted
-    replicas = {
-        stable: left,
-        fleet.target: max(fleet.wanted + 1 - left, min(fleet.wanted, fleet.replicas.get(fleet.target, 0))),
+    left = fleet.wanted - ready if fleet.pinned is None and fleet.settled else fleet.wanted
+    going_on = max(fleet.wanted + 1 - left, min(fleet.wanted, fleet.replicas.get(fleet.target, 0)))
+    return _beside(fleet, {stable: left, fleet.target: going_on}, None, stable)
+
+
+def _shared(fleet: Fleet, stable: str, share: int, ready: int) -> Step:
+    """Both have traffic, or with a share of 0 or 100 one has, and the other stands by."""
+    if ready == 0 or share == 0:
+        alone = ready == 0 or (fleet.pinned == stable and fleet.settled)
+        return _home(fleet, {stable: fleet.wanted, fleet.target: 1 if alone else fleet.replicas[fleet.target]})
+    if share == 100 and ready >= fleet.wanted:
+        counts = {stable: fleet.replicas.get(stable, 0), fleet.target: fleet.wanted}
+        return _beside(fleet, counts, fleet.target, stable)
+    return _beside(fleet, _counts(fleet, stable, share, ready), None, stable)
+
+
+def _counts(fleet: Fleet, stable: str, share: int, ready: int) -> dict[str, int]:
+    """Neither loses a server before the other has all of its own, and the proxies know of both."""
+    wanted = dict(zip((stable, fleet.target), split(fleet.wanted, share), strict=True))
+    whole = {stable: _ready(fleet, stable) >= wanted[stable], fleet.target: ready >= wanted[fleet.target]}
+    others = {stable: fleet.target, fleet.target: stable}
+    known = fleet.pinned is None and fleet.settled
+    return {
+        each: count if known and whole[others[each]] else max(count, fleet.replicas.get(each, 0))
+        for each, count in wanted.items()
     }
-    enough = _ready(fleet, stable) + ready >= fleet.wanted
-    removed = set()
+
+
+def _beside(fleet: Fleet, counts: Mapping[str, int], pinned: str | None, stable: str) -> Step:
+    """What is neither goes once these two suffice, and the proxies know of them."""
+    known = fleet.pinned == pinned and fleet.settled
+    enough = known and _ready(fleet, stable) + _ready(fleet, fleet.target) >= fleet.wanted
+    replicas, removed = dict(counts), set()
     for each, count in fleet.replicas.items():
-        if each in replicas:
+        if each in counts:
             continue
         if _ready(fleet, each) == 0 or enough:
             removed.add(each)
         else:
             replicas[each] = count
     there = {each: count for each, count in replicas.items() if each in fleet.replicas or each == fleet.target}
-    return Step(there, frozenset(removed), None, promoted=False, unsettled=not (wide and fleet.settled))
+    return Step(there, frozenset(removed), pinned, promoted=False, unsettled=not known)
+
+
+def has_share(fleet: Fleet, share: int) -> bool:
+    """Whether the target has that share of the traffic, as far as whole servers make it. Only its own readiness counts:
+    a bad stable revision holds up nothing."""
+    if not fleet.admitted or not fleet.settled or fleet.stable is None:
+        return False
+    if share == 0:
+        return fleet.pinned == fleet.stable and _ready(fleet, fleet.target) >= 1
+    if share == 100:
+        return fleet.pinned == fleet.target and _ready(fleet, fleet.target) >= fleet.wanted
+    stable, target = split(fleet.wanted, share)
+    counts = fleet.replicas.get(fleet.stable, 0), fleet.replicas.get(fleet.target, 0)
+    return fleet.pinned is None and counts == (stable, target) and _ready(fleet, fleet.target) >= target
 
 
 def _removable(fleet: Fleet, revision: str, pinned: str | None, enough: bool) -> bool:
