@@ -1,6 +1,8 @@
 """The demo as documented, and what follows it: the alias moves, the server rolls forward and loses no request."""
 
 import itertools
+import json
+import subprocess
 import time
 from typing import Any
 
@@ -40,6 +42,19 @@ def test_columns_of_kubectl_get(platform: Any, demo: str) -> None:
     assert table.splitlines()[0].split() == ["NAME", "RUN", "PHASE", "TABLE", "METRIC", "MODEL", "AGE"]
     assert "points@" in table
     assert "quickstart/" in table
+
+
+def test_the_plugin_sends_rows_and_prints_predictions(platform: Any, demo: str) -> None:
+    options = ["-n", "lakeloop-demo", "--kubeconfig", str(platform.kubeconfig)]
+    rows = json.dumps([{"feature": number} for number in (1, 5)])
+    command = ["kubectl-lakeloop", "predict", "quickstart", *options]
+    done = subprocess.run(command, input=rows, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) in (0, 1) for line in done.stdout.splitlines()] == [True, True]
+    assert done.stderr.startswith("quickstart/")
+    wrong = subprocess.run(command, input='[{"nobody": 1}]', capture_output=True, text=True, check=False, timeout=120)
+    assert wrong.returncode == 1
+    assert "the model refuses (400)" in wrong.stderr
 
 
 def test_a_new_version_takes_over_and_loses_no_request(platform: Any, demo: str) -> None:

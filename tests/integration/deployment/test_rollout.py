@@ -1,6 +1,7 @@
 """ModelDeployments on a real API server: the operator as a process, a registry over HTTP, pods moved by the test."""
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from fake_nodes import FakeNodes
 from fake_registry import FakeRegistry
 from kubectl import Kubectl
@@ -15,6 +17,7 @@ from operator_process import OperatorProcess
 
 from lakeloop.adapters.kubernetes import KubernetesApi, load_configuration
 from lakeloop.api.v1alpha1 import API_VERSION
+from lakeloop.cli.commands import cli
 from lakeloop.domain.plan import ObjectRef
 from localcluster.apiserver import ApiServer
 
@@ -273,6 +276,46 @@ async def test_what_failed_is_left_to_be_looked_at_until_it_is_aborted(
         assert now is None or now["metadata"]["uid"] != old["metadata"]["uid"], "a retry begins with new servers"
     assert [each["reason"] for each in status["rejected"]] == ["Aborted"]
     assert nodes.lowest == 2
+
+
+async def test_the_command_line_asks_and_says_what_the_operator_answers(
+    deployed: Deployed, nodes: FakeNodes, registry: FakeRegistry, apiserver: ApiServer
+) -> None:
+    async def command(*words: str) -> Result:
+        options = ["-n", deployed.namespace, "--kubeconfig", str(apiserver.kubeconfig)]
+        return await asyncio.to_thread(CliRunner().invoke, cli, [*words, *options])
+
+    steps = [{"setWeight": 50}, {"pause": "UntilPromoted"}]
+    strategy = {"type": "Canary", "canary": {"steps": steps}}
+    await deployed.apply(replicas=2, strategy=strategy, gates={"approval": "Required"})
+    assert (await command("approve", "churn", "1", "--wait", "--timeout", "120")).exit_code == 0
+    refused = await command("promote", "churn")
+    assert (refused.exit_code, "no canary pauses" in refused.stdout) == (1, True), refused.output
+    registry.set_alias("churn", "champion", 2)
+    await command("approve", "churn", "2")
+    await deployed.until(lambda s: s.get("candidate", {}).get("step") == 1)
+    seen = await command("status", "churn")
+    assert "candidate  churn/2  50 %  2 ready" in seen.stdout, seen.output
+    assert "setWeight 50 → [pause UntilPromoted]" in seen.stdout
+    promoted = await command("promote", "churn", "--wait", "--timeout", "120")
+    assert (promoted.exit_code, "churn/2 gets everything" in promoted.stdout) == (0, True), promoted.output
+    back = await command("rollback", "churn", "--wait", "--timeout", "120")
+    assert "from churn/2 to churn/1" in back.stdout, back.output
+    assert back.exit_code == 1, "what the alias names is rejected"
+    versions = (await command("history", "churn")).stdout.splitlines()
+    assert [line.split()[:2] for line in versions[1:]] == [
+        ["1", "RolledBack"],
+        ["2", "AliasMoved"],
+        ["1", "FirstRollout"],
+    ]
+    assert (await command("rollback", "churn", "--to", "7")).exit_code == 1
+    assert (await command("retry", "churn")).exit_code == 0
+    await deployed.until(lambda s: s.get("candidate", {}).get("step") == 1)
+    aborted = await command("abort", "churn", "--wait", "--timeout", "120")
+    assert "Aborted" in aborted.stdout, aborted.output
+    assert (await command("status", "nobody")).exit_code == 1
+    document = json.loads((await command("status", "churn", "-o", "json")).stdout)
+    assert (document["kind"], document["rejected"][0]["reason"]) == ("Rollout", "Aborted")
 
 
 async def test_scaling_makes_no_new_revision(deployed: Deployed) -> None:

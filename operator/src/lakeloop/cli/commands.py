@@ -22,6 +22,8 @@ from lakeloop.cli.cluster import Cluster
 from lakeloop.cli.errors import CliError
 from lakeloop.cli.lazy import LazyGroup
 from lakeloop.cli.releases import Helm, Release, find_charts, find_helm
+from lakeloop.cli.serving import looks
+from lakeloop.cli.serving.options import deployment_names
 from lakeloop.cli.values import DEMO_NAMESPACE, PLATFORM_NAMESPACE, SYSTEM_NAMESPACE, ChartValues, Profile
 
 T = TypeVar("T")
@@ -141,7 +143,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Commands(LazyGroup):
-    """`up`, `down` and `status` are here; what is about trainings, where it belongs."""
+    """`up`, `down` and `status` are here; what is about trainings and served models, where it belongs."""
 
     lazy = {  # noqa: RUF012
         "runs": "lakeloop.cli.training.run_commands:list_runs",
@@ -152,6 +154,13 @@ class Commands(LazyGroup):
         "lineage": "lakeloop.cli.training.registry_commands:show_lineage",
         "diff": "lakeloop.cli.training.record_commands:diff",
         "reproduce": "lakeloop.cli.training.record_commands:reproduce",
+        "history": "lakeloop.cli.serving.looks:history",
+        "predict": "lakeloop.cli.serving.looks:predict",
+        "promote": "lakeloop.cli.serving.actions:promote",
+        "abort": "lakeloop.cli.serving.actions:abort",
+        "retry": "lakeloop.cli.serving.actions:retry",
+        "rollback": "lakeloop.cli.serving.actions:rollback",
+        "approve": "lakeloop.cli.serving.actions:approve",
         "completion": "lakeloop.cli.completion:completion",
         "__complete": "lakeloop.cli.completion:complete",
     }
@@ -159,7 +168,7 @@ class Commands(LazyGroup):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Install Lakeloop and look after it: its runs, their logs, the models and where they come from."""
+    """Install Lakeloop and look after it: runs, their logs, the models, where they come from, and how they serve."""
 
 
 @cli.command()
@@ -285,8 +294,21 @@ def down(
 
 @cli.command()
 @common
-def status(kubeconfig: Path | None, context: str | None, helm: str | None, charts: Path | None) -> None:
-    """What is installed, whether it is ready, and where it answers."""
+@click.argument("deployment", required=False, shell_complete=deployment_names)
+@looks.of_one
+def status(
+    kubeconfig: Path | None,
+    context: str | None,
+    helm: str | None,
+    charts: Path | None,
+    deployment: str | None,
+    **of_one: Any,
+) -> None:
+    """What is installed, whether it is ready, and where it answers; with DEPLOYMENT: which version serves, which is on
+    its way, its step, and what it waits for."""
+    if deployment is not None:
+        looks.show(deployment, kubeconfig, context, **of_one)
+        return
 
     async def work() -> None:
         await report(target(kubeconfig, context, helm, charts))
