@@ -9,7 +9,17 @@ from lakeloop.api.v1alpha1.defaults import effective_deployment_spec
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
 from lakeloop.domain.deployment.actions import returns_to
 from lakeloop.domain.deployment.decide import decide
-from lakeloop.domain.deployment.observed import Death, Observed, Problem, Registered, Report, ServerPod, Servers, Target
+from lakeloop.domain.deployment.observed import (
+    Counted,
+    Death,
+    Observed,
+    Problem,
+    Registered,
+    Report,
+    ServerPod,
+    Servers,
+    Target,
+)
 from lakeloop.domain.plan import Plan
 from lakeloop.render.serving import names
 from lakeloop.render.serving.pod import ModelSource, server_template, with_revision
@@ -64,6 +74,7 @@ class World:
         self.deaths: dict[str, Death] = {}
         self.waiting: dict[str, str] = {}
         self.reports: dict[str, Report] = {}
+        self.counted: Counted | None = None
         self.alias_moved: datetime | None = None
         self.recovery: int | None = None
         self.deleted: set[int] = set()
@@ -94,6 +105,7 @@ class World:
             servers={each.revision: each for each in self._servers()},
             live={key: each for key, each in self.objects.items() if key[0] != "Deployment"},
             reports=self.reports,
+            counted=self.counted,
             alias_moved=self.alias_moved,
         )
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from e2e.conftest import ROOT
+from e2e.conftest import ROOT, manifest
 from e2e.load import Load
 
 from lakeloop.cli.demo import address, condition, fresh
@@ -133,6 +133,10 @@ def test_a_canary_gets_its_share_and_everything_when_promoted(platform: Any, dem
         )
         candidate = paused["status"]["candidate"]
         assert (candidate["weight"], candidate["effectiveWeight"]) == (50, 50)
+        figures = {each["metric"]: each for each in candidate["analysis"]}
+        assert {name: each["passed"] for name, each in figures.items()} == {"error-rate": True, "latency-p99": True}
+        assert figures["error-rate"]["requests"] >= 20
+        assert 0 < figures["latency-p99"]["value"] <= 2.5
         begun, end = len(load.answers), time.monotonic() + 60
         while len(load.answers) < begun + 400:
             assert time.monotonic() < end
@@ -154,6 +158,42 @@ def test_a_canary_gets_its_share_and_everything_when_promoted(platform: Any, dem
     assert load.failures == []
     assert 140 <= share <= 260, "half of 400, by six standard deviations"
     assert set(load.answers[-20:]) == {"quickstart/1"}
+
+
+def test_a_canary_that_is_too_slow_gives_the_traffic_back(platform: Any, demo: str) -> None:
+    name = "quickstart-slow"
+    now = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
+    spec = {
+        "model": {"name": "quickstart", "alias": "champion"},
+        "strategy": {"type": "Canary", "canary": {"steps": [{"setWeight": 50}, {"pauseSeconds": 600}]}},
+        "analysis": {
+            "intervalSeconds": 2,
+            "minRequests": 10,
+            "failureLimit": 1,
+            "metrics": [{"name": "latency-p99", "max": 0.000001}],
+        },
+    }
+    platform.apply(manifest("ModelDeployment", name, spec))
+    platform.until("modeldeployment", name, lambda obj: obj["status"].get("stable", {}).get("readyReplicas") == 1)
+    with Load(address(platform.kubectl, name)) as load:
+        platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
+        seen = platform.until(
+            "modeldeployment",
+            name,
+            lambda obj: (
+                bool(obj["status"].get("rejected"))
+                and "candidate" not in obj["status"]
+                and obj["status"]["replicas"] == 1
+            ),
+        )
+    platform.kubectl("-n", "lakeloop-demo", "delete", "md", name)
+    platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version=str(now))
+    platform.until("modeldeployment", "quickstart", lambda obj: obj["status"]["stable"]["version"] == now)
+    assert seen["status"]["rejected"][0]["reason"] == "AnalysisFailed"
+    assert seen["status"]["stable"]["version"] == now
+    assert load.failures == []
+    assert set(load.answers) == {f"quickstart/{now}", "quickstart/1"}
+    assert "MeasurementFailed" in platform.warnings(name)
 
 
 def test_moving_the_alias_back_rolls_back(platform: Any, demo: str) -> None:

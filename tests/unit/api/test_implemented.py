@@ -18,6 +18,14 @@ REFUSED: list[tuple[Kind, dict[str, Any], str]] = [
     ("ModelDeployment", {"gates": {"replay": {"source": "Captured"}}}, "spec.gates.replay"),
     ("ModelDeployment", {"strategy": {"preview": {"header": "x"}}}, "spec.strategy.preview"),
     ("ModelDeployment", {"analysis": {}}, "spec.analysis"),
+    (
+        "ModelDeployment",
+        {
+            "strategy": {"type": "Canary", "canary": {"steps": [{"setWeight": 10}]}},
+            "analysis": {"metrics": [{"name": "error-rate", "max": 0}, {"name": "sales", "query": "x", "min": 1}]},
+        },
+        "spec.analysis.metrics[1].query",
+    ),
     ("ModelDeployment", {"shadow": {"model": {"alias": "a"}}}, "spec.shadow"),
     ("ModelDeployment", {"route": {}}, "spec.route"),
     ("ModelDeployment", {"capture": {"uri": "s3a://lake/a"}}, "spec.capture"),

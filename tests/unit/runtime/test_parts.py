@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from aiohttp import web
 from lakeloop.adapters import logs
 from lakeloop.adapters.servers import HttpModelServers
 from lakeloop.adapters.tracking_protocol import BasicAuth, Webhook
+from lakeloop.domain.deployment.analysis import Counters
 from lakeloop.domain.deployment.signature import Column, Signature, parse_signature
 from lakeloop.domain.plan import ObjectRef
 from lakeloop.handlers.sink import owner_of
@@ -225,7 +227,48 @@ async def test_server_tells_of_its_signature(aiohttp_server: Any) -> None:
     await servers.close()
 
 
+EXPOSED = """
+# TYPE lakeloop_server_requests_total counter
+lakeloop_server_requests_total{model="churn",version="5",route="/invocations",code="200"} 90.0
+lakeloop_server_requests_total{model="churn",version="5",route="/invocations",code="400"} 7.0
+lakeloop_server_requests_total{model="churn",version="5",route="/invocations",code="500"} 3.0
+lakeloop_server_requests_total{model="churn",version="5",route="/v2/models/infer",code="503"} 2.0
+lakeloop_server_requests_total{model="churn",version="5",route="/ping",code="200"} 1000.0
+# TYPE lakeloop_server_request_duration_seconds histogram
+lakeloop_server_request_duration_seconds_bucket{model="churn",version="5",route="/invocations",le="0.1"} 80.0
+lakeloop_server_request_duration_seconds_bucket{model="churn",version="5",route="/invocations",le="+Inf"} 100.0
+lakeloop_server_request_duration_seconds_bucket{model="churn",version="5",route="/v2/models/infer",le="0.1"} 1.0
+lakeloop_server_request_duration_seconds_bucket{model="churn",version="5",route="/v2/models/infer",le="+Inf"} 2.0
+lakeloop_server_request_duration_seconds_bucket{model="churn",version="5",route="/ping",le="+Inf"} 1000.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "told"),
+    [
+        pytest.param(EXPOSED, 200, Counters(102, 5, {0.1: 81.0, math.inf: 102.0}), id="predictions-alone"),
+        pytest.param("", 200, Counters(), id="nothing-yet"),
+        pytest.param("no { metrics", 200, None, id="no-metrics"),
+        pytest.param(EXPOSED, 500, None, id="an-error"),
+        pytest.param("# " + "x" * 2**21, 200, None, id="too-long"),
+    ],
+)
+async def test_server_tells_what_it_has_counted(
+    aiohttp_server: Any, text: str, status: int, told: Counters | None
+) -> None:
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=text, status=status)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    running = await aiohttp_server(app)
+    servers = HttpModelServers(port=running.port)
+    assert await servers.counters("127.0.0.1") == told
+    await servers.close()
+
+
 async def test_server_that_does_not_answer() -> None:
     servers = HttpModelServers(port=1)
     assert await servers.report("127.0.0.1", "churn") is None
+    assert await servers.counters("127.0.0.1") is None
     await servers.close()

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lakeloop.domain.deployment.analysis import Counters
+
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
@@ -19,3 +21,6 @@ class ModelServers(Protocol):
 
     async def report(self, address: str, model: str) -> ServerReport | None:
         """None where it does not answer, or not as it should."""
+
+    async def counters(self, address: str) -> Counters | None:
+        """What it has answered since it started; None where it does not answer, or not as it should."""

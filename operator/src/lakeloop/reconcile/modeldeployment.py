@@ -31,15 +31,18 @@ from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
 from lakeloop.api.v1alpha1.implemented import unimplemented_fields
 from lakeloop.api.v1alpha1.modeldeployment import KIND, ModelDeployment, parse_model_deployment
 from lakeloop.domain.deployment.actions import returns_to
+from lakeloop.domain.deployment.analysis import Counters, between
 from lakeloop.domain.deployment.decide import decide
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import (
+    Counted,
     Observed,
     Problem,
     Registered,
     Report,
     Servers,
     Target,
+    pinned_by,
     pod_of,
     servers_of,
 )
@@ -97,6 +100,8 @@ class ModelDeploymentReconciler:
         self._uris: dict[tuple[str, int, str], str] = {}
         self._reports: dict[tuple[str, str], Report] = {}
         self._asked: dict[tuple[str, str], float] = {}
+        self._counted: dict[tuple[str, str], tuple[float, Mapping[str, Counters]]] = {}
+        """(uid, revision) → when its servers were asked what they count, and what each said, by its pod."""
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         obj = await self._kubernetes.get(ObjectRef(API_VERSION, KIND, namespace, name))
@@ -153,6 +158,7 @@ class ModelDeploymentReconciler:
         if server is not None and back is not None and not (wanted.target and wanted.target.registered.version == back):
             recovery = await self._recovery(server, deployment, spec, back)
         alias, found = spec.model.alias, wanted.target
+        pinned = pinned_by(live.get(("Service", meta.name)))
         return server, Observed(
             deployment=deployment,
             spec=spec,
@@ -162,6 +168,7 @@ class ModelDeploymentReconciler:
             servers=servers,
             live=live,
             reports=await self._all_reports(deployment, servers),
+            counted=await self._since_last_look(deployment, spec, servers, pinned),
             alias_moved=self._moves.when(spec.model.name, alias, found.registered.version) if alias and found else None,
         )
 
@@ -293,6 +300,33 @@ class ModelDeploymentReconciler:
             if key in self._reports:
                 reports[revision] = self._reports[key]
         return reports
+
+    async def _since_last_look(
+        self,
+        deployment: ModelDeployment,
+        spec: EffectiveDeploymentSpec,
+        servers: Mapping[str, Servers],
+        pinned: str | None,
+    ) -> Counted | None:
+        """What the candidate's servers have answered in the last interval, while it had traffic.
+
+        What an operator before this one has counted is lost: its successor begins with a whole interval of its own.
+        """
+        candidate = deployment.status.candidate
+        revision = candidate.revision if candidate else None
+        if spec.analysis is None or revision not in servers or revision is None or pinned not in (None, revision):
+            return None
+        key, now = (deployment.metadata.uid, revision), time.monotonic()
+        before = self._counted.get(key)
+        if before is not None and now - before[0] < spec.analysis.interval_seconds:
+            return None
+        asked = [pod for pod in servers[revision].pods if pod.ready and pod.ip]
+        told = await asyncio.gather(*(self._servers.counters(pod.ip or "") for pod in asked))
+        counters = {pod.name: each for pod, each in zip(asked, told, strict=True) if each is not None}
+        if len(self._counted) >= REMEMBERED:
+            self._counted.clear()
+        self._counted[key] = now, counters
+        return Counted(revision, between(before[1], counters)) if before is not None else None
 
     def _may_ask(self, key: tuple[str, str]) -> bool:
         """A server that cannot be reached must not slow every pass down by its timeout."""

@@ -155,7 +155,7 @@ class AnalysisMetric(ApiModel):
 
     name: DnsLabel = Field(description="`error-rate`, `latency-p50`, `latency-p99`, or a name for the query.")
     query: Text | None = Field(default=None, description="PromQL; `$(version)` is the candidate's.")
-    min: float | None = Field(default=None, description="Lowest good value.")
+    min: float | None = Field(default=None, description="Lowest good value: a share, seconds, or as the query gives.")
     max: float | None = Field(default=None, description="Highest good value.")
 
 

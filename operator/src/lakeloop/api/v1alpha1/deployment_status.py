@@ -50,6 +50,8 @@ class Candidate(ServedVersion):
     analysis: Annotated[tuple[Measurement, ...], Field(json_schema_extra=ATOMIC)] | None = Field(
         default=None, description="The newest figures."
     )
+    analysis_time: Time | None = Field(default=None, description="When they were measured.")
+    analysis_failures: int | None = Field(default=None, ge=0, description="Measurements that have failed so far.")
 
 
 class RejectedVersion(ApiModel):

@@ -23,6 +23,8 @@ class NotYet:
     what: str
     """What is refused, for the docs: a value, or `any`."""
     when: Callable[[Any], bool]
+    of: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    """The same of the whole spec."""
 
 
 def _any(path: str) -> NotYet:
@@ -41,13 +43,20 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _canary(spec: Mapping[str, Any]) -> bool:
+    return (spec.get("strategy") or {}).get("type") == "Canary"
+
+
 NOT_YET: Mapping[Kind, tuple[NotYet, ...]] = {
     "TrainingJob": (),
     "ModelDeployment": (
         _any("autoscaling"),
         _any("gates.replay"),
         _any("strategy.preview"),
-        _any("analysis"),
+        _any("analysis.metrics[*].query"),
+        NotYet(
+            "analysis", "with another `strategy.type` than `Canary`", lambda _: True, lambda spec: not _canary(spec)
+        ),
         _any("shadow"),
         _any("route"),
         _any("capture"),
@@ -70,7 +79,7 @@ def unimplemented_fields(kind: Kind, spec: Mapping[str, Any]) -> list[str]:
         f"spec.{path}"
         for entry in NOT_YET[kind]
         for path, written in _written(spec, entry.path)
-        if written is not None and entry.when(written)
+        if written is not None and entry.when(written) and entry.of(spec)
     ]
     return known + _unknown(kind, spec)
 

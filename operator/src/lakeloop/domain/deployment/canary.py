@@ -37,11 +37,17 @@ def split(wanted: int, share: int) -> tuple[int, int]:
 
 
 def stage_of(
-    steps: Sequence[CanaryStep], step: int, since: datetime, reached: Callable[[int], bool], now: datetime
+    steps: Sequence[CanaryStep],
+    step: int,
+    since: datetime,
+    reached: Callable[[int], bool],
+    now: datetime,
+    analysed: Callable[[datetime], Hold | None] = lambda since: None,
 ) -> Stage:
     """The step that is under way, from the one that was when the last pass looked.
 
-    `reached` tells of a share whether the candidate has it.
+    `reached` tells of a share whether the candidate has it; `analysed`, of when a step with a share began, what its
+    analysis waits for.
     """
     count = len(steps)
     while step < count:
@@ -49,8 +55,14 @@ def stage_of(
         if here.set_weight is not None:
             if not reached(here.set_weight):
                 return Stage(step, count, since, here.set_weight)
-        elif (pause := _pause(here, since, now)) is not None:
-            return Stage(step, count, since, share_at(steps, step), pause)
+        else:
+            pause = _pause(here, since, now)
+        share = share_at(steps, step)
+        # A person's word is enough.
+        if pause is None and here.pause is None and share > 0:
+            pause = analysed(since)
+        if pause is not None:
+            return Stage(step, count, since, share, pause)
         step, since = step + 1, now
     return Stage(count, count, since, None)
 

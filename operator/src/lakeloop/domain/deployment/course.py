@@ -1,10 +1,12 @@
 """Where a pass is going: which revision should serve, and why another does not."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus, RejectedVersion
-from lakeloop.domain.deployment.canary import Stage, is_pause
+from lakeloop.domain.deployment.analysis import complaint
+from lakeloop.domain.deployment.canary import Stage
 from lakeloop.domain.deployment.gates import Hold, pass_gates
 from lakeloop.domain.deployment.observed import Observed, Problem
 from lakeloop.domain.deployment.verdict import Rejection, judge
@@ -33,7 +35,11 @@ class Course:
     new_rejection: bool = False
 
 
-def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> Course:
+StageAt = Callable[[Course, str], Stage | None]
+"""Where a canary is with that course and revision."""
+
+
+def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime, stage_at: StageAt) -> Course:
     """What the registry, the rejections and the servers' fates come to. `status`: with actions already handled."""
     stable = status.stable.revision if status.stable else None
     target = observed.target
@@ -53,7 +59,7 @@ def course_of(observed: Observed, status: ModelDeploymentStatus, now: datetime) 
         course = replace(course, revision=recovery.revision)
     if course.revision is None or course.revision == stable:
         return course
-    return _judged(observed, status, course, course.revision, stable, now)
+    return _judged(observed, status, course, course.revision, now, stage_at)
 
 
 def _way_back(observed: Observed, status: ModelDeploymentStatus, rejected: RejectedVersion) -> str | None:
@@ -65,24 +71,40 @@ def _way_back(observed: Observed, status: ModelDeploymentStatus, rejected: Rejec
 
 
 def _judged(
-    observed: Observed, status: ModelDeploymentStatus, course: Course, revision: str, stable: str | None, now: datetime
+    observed: Observed,
+    status: ModelDeploymentStatus,
+    course: Course,
+    revision: str,
+    now: datetime,
+    stage_at: StageAt,
 ) -> Course:
+    stable = status.stable.revision if status.stable else None
     gate = pass_gates(observed, status, revision, now)
     hold = gate if isinstance(gate, Hold) else None
-    paused = (hold is not None and hold.pauses) or _pauses(observed, status, revision)
+    stage = stage_at(replace(course, hold=hold), revision)
+    paused = any(each is not None and each.pauses for each in (hold, stage.pause if stage else None))
     verdict = judge(
         observed.servers.get(revision),
-        now if paused else _started(status, revision) or now,
+        now if paused else _started(status, revision, stage) or now,
         observed.spec.strategy.progress_deadline_seconds,
         now,
     )
-    rejection = verdict.rejection or (gate if isinstance(gate, Rejection) else None)
+    rejection = verdict.rejection or (gate if isinstance(gate, Rejection) else None) or _off(observed, status, revision)
     if rejection is not None:
         rejected = _rejection(observed, status, revision, rejection, now)
         return replace(course, revision=stable, rejection=rejected, new_rejection=True)
     if verdict.waiting is not None:
         return replace(course, waiting=course.waiting or verdict.waiting)
-    return replace(course, hold=hold, seconds_left=None if paused else verdict.seconds_left)
+    return replace(course, hold=hold, stage=stage, seconds_left=None if paused else verdict.seconds_left)
+
+
+def _off(observed: Observed, status: ModelDeploymentStatus, revision: str) -> Rejection | None:
+    """What the analysis says against it."""
+    candidate, analysis = status.candidate, observed.spec.analysis
+    if candidate is None or candidate.revision != revision or analysis is None:
+        return None
+    told = complaint(candidate, analysis)
+    return Rejection("AnalysisFailed", told) if told is not None else None
 
 
 def kept_of(observed: Observed, rejected: RejectedVersion | None) -> str | None:
@@ -97,19 +119,12 @@ def rejected_of(status: ModelDeploymentStatus, revision: str) -> RejectedVersion
     return next((each for each in status.rejected or () if each.revision == revision), None)
 
 
-def _started(status: ModelDeploymentStatus, revision: str) -> datetime | None:
+def _started(status: ModelDeploymentStatus, revision: str, stage: Stage | None) -> datetime | None:
     """When the roll-out began, or the step of a canary that is under way."""
     candidate = status.candidate
     if candidate is None or candidate.revision != revision:
         return None
-    return max((each for each in (candidate.start_time, candidate.step_time) if each), default=None)
-
-
-def _pauses(observed: Observed, status: ModelDeploymentStatus, revision: str) -> bool:
-    candidate, canary = status.candidate, observed.spec.strategy.canary
-    if candidate is None or candidate.revision != revision or canary is None:
-        return False
-    return is_pause(canary.steps, candidate.step)
+    return max((each for each in (candidate.start_time, stage.since if stage else None) if each), default=None)
 
 
 def _rejection(

@@ -15,10 +15,12 @@ from lakeloop.api.v1alpha1.deployment_status import (
     ServedVersion,
 )
 from lakeloop.domain.deployment.actions import ABORT, RETRY, handled
+from lakeloop.domain.deployment.analysis import described, may_go_on, measured, with_measurements
 from lakeloop.domain.deployment.canary import Stage, stage_of
 from lakeloop.domain.deployment.children import child_plan, servers_ref, settled_since
 from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, kept_of, rejected_of, version_of, whole
 from lakeloop.domain.deployment.effects import TagVersion
+from lakeloop.domain.deployment.gates import Hold
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
 from lakeloop.domain.deployment.rollout import Fleet, Step, has_share, next_step
 from lakeloop.domain.deployment.verdict import hindrance
@@ -63,12 +65,11 @@ def _left_of(observed: Observed, status: ModelDeploymentStatus) -> set[str | Non
 def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, settings: Settings) -> Plan:
     if observed.spec.suspend:
         return _suspended(observed, status, now)
-    status = _with_clock_reset(status, now)
-    course = course_of(observed, status, now)
+    status = _with_analysis(observed, _with_clock_reset(status, now), now)
+    course = course_of(observed, status, now, partial(_stage, observed, status, now))
     revision = course.revision
     if revision is None:
         return _nothing_to_run(observed, status, course, now)
-    course = replace(course, stage=_stage(observed, status, course, revision, now))
     step = next_step(_fleet(observed, status, course, revision, now))
     next_status = _next_status(observed, status, course, step, now)
     children = child_plan(observed, step, next_status, settings, now)
@@ -109,7 +110,7 @@ def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, ta
 
 
 def _stage(
-    observed: Observed, status: ModelDeploymentStatus, course: Course, revision: str, now: datetime
+    observed: Observed, status: ModelDeploymentStatus, now: datetime, course: Course, revision: str
 ) -> Stage | None:
     """Where the canary is. A way back takes no steps, nor does what serves while there is nothing to protect."""
     canary, stable, begun = observed.spec.strategy.canary, status.stable, status.candidate
@@ -121,7 +122,27 @@ def _stage(
     step = (begun.step or 0) if begun is not None and same else 0
     since = begun.step_time if begun is not None and same else None
     fleet = _fleet(observed, status, course, revision, now)
-    return stage_of(canary.steps, step, since or now, partial(has_share, fleet), now)
+    analysed = partial(_analysed, observed, begun if same else None)
+    return stage_of(canary.steps, step, since or now, partial(has_share, fleet), now, analysed)
+
+
+def _with_analysis(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> ModelDeploymentStatus:
+    """With what was measured since the last look, where it is of the candidate."""
+    counted, analysis, candidate = observed.counted, observed.spec.analysis, status.candidate
+    if counted is None or analysis is None or candidate is None or candidate.revision != counted.revision:
+        return status
+    found = measured(counted.counters, analysis)
+    return status.model_copy(update={"candidate": with_measurements(candidate, found, whole(now))})
+
+
+def _analysed(observed: Observed, candidate: Candidate | None, since: datetime) -> Hold | None:
+    """What the analysis of a step waits for; None where nothing."""
+    analysis = observed.spec.analysis
+    if analysis is None or (candidate is not None and may_go_on(candidate, analysis, since)):
+        return None
+    few = f"fewer than {analysis.min_requests} requests say nothing" if analysis.on_inconclusive == "Pause" else ""
+    told = f"is measured every {analysis.interval_seconds} s" + (f"; {few}" if few else "")
+    return Hold("Analysing", told, float(analysis.interval_seconds), pauses=True)
 
 
 def _next_status(
@@ -186,7 +207,9 @@ def _candidate(
     start = before.start_time if before and before.start_time else now
     stage = course.stage
     at = {"step": stage.step, "step_time": whole(stage.since)} if stage else {"step": None, "step_time": None}
-    return found.model_copy(update={"start_time": start, "ready_replicas": ready, **at})
+    kept = before or Candidate(version=found.version)
+    figures = {each: getattr(kept, each) for each in ("analysis", "analysis_time", "analysis_failures")}
+    return found.model_copy(update={"start_time": start, "ready_replicas": ready, **at, **figures})
 
 
 def _reported(observed: Observed, revision: str) -> str | None:
@@ -366,6 +389,8 @@ def _again(
     waits = [course.seconds_left, course.waiting.retry_seconds if course.waiting else None]
     waits.append(course.hold.again if course.hold else None)
     waits.append(course.stage.pause.again if course.stage and course.stage.pause else None)
+    if observed.spec.analysis is not None and status.candidate is not None:
+        waits.append(float(observed.spec.analysis.interval_seconds))
     if step.unsettled or step.promoted or (applied and step.pinned is None):
         waits.append(LOOK_AGAIN_SECONDS)
     served = [each for each in (status.stable, status.candidate) if each is not None]
@@ -399,6 +424,10 @@ def _events(observed: Observed, status: ModelDeploymentStatus, course: Course, s
         if was != stage.step:
             told_of = _on_its_way(observed, status.candidate, stage, "")
             events.append(Event("Normal", *told_of))
+    if observed.counted is not None and observed.spec.analysis is not None and status.candidate is not None:
+        told_off = described(status.candidate, observed.spec.analysis)
+        if told_off:
+            events.append(Event("Warning", "MeasurementFailed", told_off))
     if course.new_rejection and (text_of := _rejected_text(observed, course.rejection)) is not None:
         events.append(Event("Warning", "VersionRejected", f"{text_of[0]}: {text_of[1]}"))
     if (told := _told(course.waiting)) is not None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from lakeloop.api.v1alpha1.defaults import EffectiveDeploymentSpec
 from lakeloop.api.v1alpha1.deployment_status import TrainedOn
 from lakeloop.api.v1alpha1.modeldeployment import ModelDeployment
+from lakeloop.domain.deployment.analysis import Counters
 from lakeloop.domain.deployment.signature import Signature
 from lakeloop.render.serving import names
 
@@ -134,6 +135,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What the servers of a revision have answered in a while."""
+
+    revision: str
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that the decision may depend on, but the time."""
 
@@ -151,6 +160,8 @@ class Observed:
     """The other children, by kind and name."""
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By revision."""
+    counted: Counted | None = None
+    """What the candidate's servers have answered since they were last looked at; None where it is not time yet."""
     alias_moved: datetime | None = None
     """When the alias was moved to the target, where the registry told us."""
 
@@ -165,9 +176,14 @@ class Observed:
     @property
     def pinned(self) -> str | None:
         """The revision that the Service selects; None: all servers, or there is no Service."""
-        selector = ((self.service or {}).get("spec") or {}).get("selector") or {}
-        revision: str | None = selector.get(names.REVISION)
-        return revision
+        return pinned_by(self.service)
+
+
+def pinned_by(service: Mapping[str, Any] | None) -> str | None:
+    """The revision that a Service selects; None: all servers, or there is no Service."""
+    selector = ((service or {}).get("spec") or {}).get("selector") or {}
+    revision: str | None = selector.get(names.REVISION)
+    return revision
 
 
 def servers_of(deployment: Mapping[str, Any], pods: tuple[ServerPod, ...]) -> Servers:
