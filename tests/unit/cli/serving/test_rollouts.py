@@ -10,7 +10,12 @@ from lakeloop.cli.serving import rollouts
 
 STEPS = [{"setWeight": 10}, {"pauseSeconds": 60}, {"setWeight": 50}]
 STABLE = {"version": 1, "weight": 90, "readyReplicas": 4, "inputs": [{"name": "customers", "version": 11}]}
-CANDIDATE = {"version": 2, "weight": 10, "effectiveWeight": 20, "readyReplicas": 1, "step": 1}
+CANDIDATE: dict[str, Any] = {"version": 2, "weight": 10, "effectiveWeight": 20, "readyReplicas": 1, "step": 1}
+CANDIDATE["analysis"] = [
+    {"metric": "error-rate", "value": 0.0, "requests": 412, "passed": True},
+    {"metric": "latency-p99", "value": 0.31, "requests": 412, "passed": False},
+    {"metric": "latency-p50", "requests": 3},
+]
 PAUSED = {"type": "RollingOut", "status": "True", "reason": "Paused", "message": "step 2 of 3"}
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "serving churn/1"}
 REFUSED = {"type": "GatesPassed", "status": "False", "reason": "SignatureBreaking", "message": "age"}
@@ -29,6 +34,10 @@ def test_a_canary_on_its_way() -> None:
     assert found["candidate"] == "churn/2  20 % (10 % wanted)  1 ready"
     assert found["step"] == "setWeight 10 → [pauseSeconds 60] → setWeight 50"
     assert found["state"] == "Paused: step 2 of 3"
+    assert found["analysis"] == (
+        "error-rate 0 of 412 requests: good, latency-p99 0.31 of 412 requests: off,"
+        " latency-p50 - of 3 requests: too few to tell"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from lakeloop.cli.training.runs import condition
-from lakeloop.cli.training.tables import Column, Row, moment, span
+from lakeloop.cli.training.tables import Column, Row, moment, number, span
 
 Object = Mapping[str, Any]
 HISTORY: Final = (
@@ -59,6 +59,7 @@ def fields(deployment: Object) -> list[tuple[str, str]]:
         ("stable", _version(model["name"], status.get("stable"), spec)),
         ("candidate", _version(model["name"], status.get("candidate"), spec)),
         ("step", _step(status.get("candidate"), steps)),
+        ("analysis", _analysis(status.get("candidate"))),
         ("state", line(deployment)),
         (
             "rejected",
@@ -84,6 +85,15 @@ def _step(candidate: Object | None, steps: Sequence[Object]) -> str:
     at = candidate["step"]
     told = [" ".join(f"{key} {value}" for key, value in each.items()) for each in steps]
     return " → ".join(f"[{text}]" if index == at else text for index, text in enumerate(told))
+
+
+def _analysis(candidate: Object | None) -> str:
+    words = {True: "good", False: "off"}
+    return ", ".join(
+        f"{each['metric']} {number(each.get('value'))} of {each.get('requests') or 0} requests:"
+        f" {words.get(each.get('passed'), 'too few to tell')}"
+        for each in (candidate or {}).get("analysis") or ()
+    )
 
 
 def history(deployment: Object, now: datetime) -> list[Row]:
