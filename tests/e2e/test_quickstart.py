@@ -125,7 +125,9 @@ def test_a_canary_gets_its_share_and_everything_when_promoted(platform: Any, dem
     now = platform.kubectl.get("modeldeployment", "quickstart")["status"]["stable"]["version"]
     assert now > 1
     platform.kubectl("apply", "-f", str(ROOT / "samples/canary/serve.yaml"))
-    platform.until("modeldeployment", name, lambda obj: obj["status"].get("stable", {}).get("readyReplicas") == 2)
+    platform.until(
+        "modeldeployment", name, lambda obj: obj.get("status", {}).get("stable", {}).get("readyReplicas") == 2
+    )
     with Load(address(platform.kubectl, name)) as load:
         platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
         paused = platform.until(
@@ -174,7 +176,9 @@ def test_a_canary_that_is_too_slow_gives_the_traffic_back(platform: Any, demo: s
         },
     }
     platform.apply(manifest("ModelDeployment", name, spec))
-    platform.until("modeldeployment", name, lambda obj: obj["status"].get("stable", {}).get("readyReplicas") == 1)
+    platform.until(
+        "modeldeployment", name, lambda obj: obj.get("status", {}).get("stable", {}).get("readyReplicas") == 1
+    )
     with Load(address(platform.kubectl, name)) as load:
         platform.mlflow("POST", "registered-models/alias", name="quickstart", alias="champion", version="1")
         seen = platform.until(
