@@ -65,11 +65,12 @@ class Nodeless:
 
     def complete(self, pod: Mapping[str, Any]) -> None:
         """The pod ends as a driver does that went well, once its sidecar has said that all logs are in the store."""
-        env = {each["name"]: each.get("value") for each in pod["spec"]["initContainers"][-1]["env"]}
-        bucket, _, folder = str(env["LAKELOOP_LOG_URI"]).removeprefix("s3a://").partition("/")
-        log = str(env["LAKELOOP_LOG_NAME"])
-        marker = json.dumps({"container": log, "complete": True}).encode()
-        self.store.put_object(Bucket=bucket, Key=f"{folder}/{log}.json", Body=marker)
+        for sidecar in pod["spec"].get("initContainers") or ():
+            env = {each["name"]: each.get("value") for each in sidecar["env"]}
+            bucket, _, folder = str(env["LAKELOOP_LOG_URI"]).removeprefix("s3a://").partition("/")
+            log = str(env["LAKELOOP_LOG_NAME"])
+            marker = json.dumps({"container": log, "complete": True}).encode()
+            self.store.put_object(Bucket=bucket, Key=f"{folder}/{log}.json", Body=marker)
         labels = pod["metadata"]["labels"]
         result = {
             "uid": labels["lakeloop.io/run-uid"],

@@ -103,10 +103,14 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             ApiServer() as server,
             CountingProxy(store.hostname or "", store.port or 80) as proxy,
-            telling(operator(server, Path(folder), cluster.mlflow_url, proxy.url)) as process,
         ):
             nodeless = Nodeless(server, lake.keys, cluster.store())
-            with nodeless.jobs() as jobs, nodeless.pods() as pods, completing(nodeless, pods):
+            with (
+                telling(operator(server, Path(folder), cluster.mlflow_url, proxy.url)) as process,
+                nodeless.jobs() as jobs,
+                nodeless.pods() as pods,
+                completing(nodeless, pods),
+            ):
                 nodeless.create({name: spec(table(name), experiment, **parts) for name in names})
                 done = Tally(jobs, lambda seen: run_of(seen.obj).get("phase") == "Succeeded")
                 wait("first runs done", done, len(names))
