@@ -14,6 +14,7 @@ from lakeloop.cli.errors import CliError
 P = ParamSpec("P")
 R = TypeVar("R")
 FIELD_MANAGER = "lakeloop-cli"
+GROUP, VERSION = "lakeloop.io", "v1alpha1"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
 
 
@@ -135,3 +136,17 @@ class Cluster:
         """What a release leaves behind on purpose: Secrets and volumes with these labels."""
         self._core.delete_collection_namespaced_secret(namespace, label_selector=secrets)
         self._core.delete_collection_namespaced_persistent_volume_claim(namespace, label_selector=claims)
+
+    @told
+    def annotate(self, plural: str, namespace: str, name: str, key: str, value: str) -> None:
+        """Sets one annotation of one of our objects (`trainingjobs`)."""
+        client.CustomObjectsApi(self._api).patch_namespaced_custom_object(
+            GROUP,
+            VERSION,
+            namespace,
+            plural,
+            name,
+            {"metadata": {"annotations": {key: value}}},
+            field_manager=FIELD_MANAGER,
+            _content_type="application/merge-patch+json",
+        )

@@ -31,11 +31,9 @@ from lakeloop.api.v1alpha1.deployment_status import ModelDeploymentStatus
 from lakeloop.api.v1alpha1.implemented import unimplemented_fields
 from lakeloop.api.v1alpha1.modeldeployment import KIND, ModelDeployment, parse_model_deployment
 from lakeloop.domain.deployment.actions import returns_to
-from lakeloop.domain.deployment.analysis import Counters, between
 from lakeloop.domain.deployment.decide import decide
 from lakeloop.domain.deployment.effects import TagVersion
 from lakeloop.domain.deployment.observed import (
-    Counted,
     Observed,
     Problem,
     Registered,
@@ -52,6 +50,7 @@ from lakeloop.reconcile.apply import ManifestRefused, NameTaken, apply_plan
 from lakeloop.reconcile.followers import AliasMoves
 from lakeloop.reconcile.protocol import Telemetry
 from lakeloop.reconcile.secrets import tracking_auth, wrong_with_storage
+from lakeloop.reconcile.server_counts import ServerCounts
 from lakeloop.render.errors import Unrenderable
 from lakeloop.render.serving import names
 from lakeloop.render.serving.pod import ModelSource, server_template, with_revision
@@ -100,8 +99,7 @@ class ModelDeploymentReconciler:
         self._uris: dict[tuple[str, int, str], str] = {}
         self._reports: dict[tuple[str, str], Report] = {}
         self._asked: dict[tuple[str, str], float] = {}
-        self._counted: dict[tuple[str, str], tuple[float, Mapping[str, Counters]]] = {}
-        """(uid, revision) → when its servers were asked what they count, and what each said, by its pod."""
+        self._counts = ServerCounts(servers)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         obj = await self._kubernetes.get(ObjectRef(API_VERSION, KIND, namespace, name))
@@ -168,7 +166,7 @@ class ModelDeploymentReconciler:
             servers=servers,
             live=live,
             reports=await self._all_reports(deployment, servers),
-            counted=await self._since_last_look(deployment, spec, servers, pinned),
+            counted=await self._counts.since_last_look(deployment, spec, servers, pinned),
             alias_moved=self._moves.when(spec.model.name, alias, found.registered.version) if alias and found else None,
         )
 
@@ -300,33 +298,6 @@ class ModelDeploymentReconciler:
             if key in self._reports:
                 reports[revision] = self._reports[key]
         return reports
-
-    async def _since_last_look(
-        self,
-        deployment: ModelDeployment,
-        spec: EffectiveDeploymentSpec,
-        servers: Mapping[str, Servers],
-        pinned: str | None,
-    ) -> Counted | None:
-        """What the candidate's servers have answered in the last interval, while it had traffic.
-
-        What an operator before this one has counted is lost: its successor begins with a whole interval of its own.
-        """
-        candidate = deployment.status.candidate
-        revision = candidate.revision if candidate else None
-        if spec.analysis is None or revision not in servers or revision is None or pinned not in (None, revision):
-            return None
-        key, now = (deployment.metadata.uid, revision), time.monotonic()
-        before = self._counted.get(key)
-        if before is not None and now - before[0] < spec.analysis.interval_seconds:
-            return None
-        asked = [pod for pod in servers[revision].pods if pod.ready and pod.ip]
-        told = await asyncio.gather(*(self._servers.counters(pod.ip or "") for pod in asked))
-        counters = {pod.name: each for pod, each in zip(asked, told, strict=True) if each is not None}
-        if len(self._counted) >= REMEMBERED:
-            self._counted.clear()
-        self._counted[key] = now, counters
-        return Counted(revision, between(before[1], counters)) if before is not None else None
 
     def _may_ask(self, key: tuple[str, str]) -> bool:
         """A server that cannot be reached must not slow every pass down by its timeout."""

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from kubernetes import client
 
-from lakeloop.cli.cluster import FIELD_MANAGER, Cluster, told
+from lakeloop.cli.cluster import GROUP, VERSION, Cluster, told
 from lakeloop.cli.errors import CliError
-from lakeloop.cli.training.jobs import GROUP, VERSION
 
 Object = Mapping[str, Any]
 _KIND: Final = "modeldeployments"
@@ -43,19 +42,9 @@ class Deployments:
         deployment: Object = found
         return deployment
 
-    @told
     def annotate(self, namespace: str, name: str, key: str, value: str) -> None:
         """Sets one annotation."""
-        self._objects.patch_namespaced_custom_object(
-            GROUP,
-            VERSION,
-            namespace,
-            _KIND,
-            name,
-            {"metadata": {"annotations": {key: value}}},
-            field_manager=FIELD_MANAGER,
-            _content_type="application/merge-patch+json",
-        )
+        self.cluster.annotate(_KIND, namespace, name, key, value)
 
     @told
     def events(self, namespace: str, name: str) -> Sequence[Object]:

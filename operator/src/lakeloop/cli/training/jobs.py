@@ -8,10 +8,9 @@ from typing import Any
 import urllib3
 from kubernetes import client
 
-from lakeloop.cli.cluster import FIELD_MANAGER, Cluster, refusal, told
+from lakeloop.cli.cluster import FIELD_MANAGER, GROUP, VERSION, Cluster, refusal, told
 from lakeloop.cli.errors import CliError
 
-GROUP, VERSION = "lakeloop.io", "v1alpha1"
 OPERATOR = "lakeloop-operator"
 Object = Mapping[str, Any]
 
@@ -80,19 +79,9 @@ class Jobs:
             )
         return found
 
-    @told
     def annotate(self, namespace: str, name: str, key: str, value: str) -> None:
         """Sets one annotation of the TrainingJob."""
-        self._objects.patch_namespaced_custom_object(
-            GROUP,
-            VERSION,
-            namespace,
-            "trainingjobs",
-            name,
-            {"metadata": {"annotations": {key: value}}},
-            field_manager=FIELD_MANAGER,
-            _content_type="application/merge-patch+json",
-        )
+        self._cluster.annotate("trainingjobs", namespace, name, key, value)
 
     @told
     def create(self, manifest: Object) -> Object:

@@ -15,14 +15,14 @@ from lakeloop.api.v1alpha1.deployment_status import (
     ServedVersion,
 )
 from lakeloop.domain.deployment.actions import ABORT, RETRY, handled
-from lakeloop.domain.deployment.analysis import described, may_go_on, measured, with_measurements
-from lakeloop.domain.deployment.canary import Stage, stage_of
-from lakeloop.domain.deployment.children import child_plan, servers_ref, settled_since
+from lakeloop.domain.deployment.analysis import described
+from lakeloop.domain.deployment.canary import Stage
+from lakeloop.domain.deployment.children import child_plan, servers_ref
 from lakeloop.domain.deployment.course import ROLLED_BACK, Course, course_of, kept_of, rejected_of, version_of, whole
 from lakeloop.domain.deployment.effects import TagVersion
-from lakeloop.domain.deployment.gates import Hold
 from lakeloop.domain.deployment.observed import DIGEST_TAG, Observed, Problem, rejected_tag
-from lakeloop.domain.deployment.rollout import Fleet, Step, has_share, next_step
+from lakeloop.domain.deployment.progress import fleet_of, stage_now, with_analysis
+from lakeloop.domain.deployment.rollout import Step, next_step
 from lakeloop.domain.deployment.verdict import hindrance
 from lakeloop.domain.plan import Effect, Event, Plan
 from lakeloop.render.serving import names
@@ -37,9 +37,6 @@ from lakeloop.status.deployment import (
     with_rejected,
 )
 
-SETTLE_SECONDS: Final = 2.0
-"""From a change of what the Service selects until every node's proxy has followed. A server that is taken away answers
-for another `DRAIN_LEAST_SECONDS`, so that this need not be the worst case."""
 LOOK_AGAIN_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 10.0
 
@@ -65,12 +62,12 @@ def _left_of(observed: Observed, status: ModelDeploymentStatus) -> set[str | Non
 def _decided(observed: Observed, status: ModelDeploymentStatus, now: datetime, settings: Settings) -> Plan:
     if observed.spec.suspend:
         return _suspended(observed, status, now)
-    status = _with_analysis(observed, _with_clock_reset(status, now), now)
-    course = course_of(observed, status, now, partial(_stage, observed, status, now))
+    status = with_analysis(observed, _with_clock_reset(status, now), now)
+    course = course_of(observed, status, now, partial(stage_now, observed, status, now))
     revision = course.revision
     if revision is None:
         return _nothing_to_run(observed, status, course, now)
-    step = next_step(_fleet(observed, status, course, revision, now))
+    step = next_step(fleet_of(observed, status, course, revision, now))
     next_status = _next_status(observed, status, course, step, now)
     children = child_plan(observed, step, next_status, settings, now)
     return Plan(
@@ -90,59 +87,6 @@ def _with_clock_reset(status: ModelDeploymentStatus, now: datetime) -> ModelDepl
     if status.candidate is None or not is_true(status.conditions, SUSPENDED):
         return status
     return status.model_copy(update={"candidate": status.candidate.model_copy(update={"start_time": now})})
-
-
-def _fleet(observed: Observed, status: ModelDeploymentStatus, course: Course, target: str, now: datetime) -> Fleet:
-    since = settled_since(observed.service)
-    return Fleet(
-        wanted=observed.spec.replicas,
-        stable=status.stable.revision if status.stable else None,
-        target=target,
-        replicas={each.revision: each.replicas for each in observed.servers.values()},
-        ready={each.revision: each.ready for each in observed.servers.values()},
-        pinned=observed.pinned if observed.service else target,
-        admitted=course.hold is None,
-        blue_green=observed.spec.strategy.type == "BlueGreen",
-        share=course.stage.share if course.stage else None,
-        kept=kept_of(observed, course.rejection),
-        settled=since is None or (now - since).total_seconds() >= SETTLE_SECONDS,
-    )
-
-
-def _stage(
-    observed: Observed, status: ModelDeploymentStatus, now: datetime, course: Course, revision: str
-) -> Stage | None:
-    """Where the canary is. A way back takes no steps, nor does what serves while there is nothing to protect."""
-    canary, stable, begun = observed.spec.strategy.canary, status.stable, status.candidate
-    if canary is None or stable is None or stable.revision in (None, revision) or course.rejection is not None:
-        return None
-    if stable.revision not in observed.servers or observed.spec.replicas == 0:
-        return None
-    same = begun is not None and begun.revision == revision
-    step = (begun.step or 0) if begun is not None and same else 0
-    since = begun.step_time if begun is not None and same else None
-    fleet = _fleet(observed, status, course, revision, now)
-    analysed = partial(_analysed, observed, begun if same else None)
-    return stage_of(canary.steps, step, since or now, partial(has_share, fleet), now, analysed)
-
-
-def _with_analysis(observed: Observed, status: ModelDeploymentStatus, now: datetime) -> ModelDeploymentStatus:
-    """With what was measured since the last look, where it is of the candidate."""
-    counted, analysis, candidate = observed.counted, observed.spec.analysis, status.candidate
-    if counted is None or analysis is None or candidate is None or candidate.revision != counted.revision:
-        return status
-    found = measured(counted.counters, analysis)
-    return status.model_copy(update={"candidate": with_measurements(candidate, found, whole(now))})
-
-
-def _analysed(observed: Observed, candidate: Candidate | None, since: datetime) -> Hold | None:
-    """What the analysis of a step waits for; None where nothing."""
-    analysis = observed.spec.analysis
-    if analysis is None or (candidate is not None and may_go_on(candidate, analysis, since)):
-        return None
-    few = f"fewer than {analysis.min_requests} requests say nothing" if analysis.on_inconclusive == "Pause" else ""
-    told = f"is measured every {analysis.interval_seconds} s" + (f"; {few}" if few else "")
-    return Hold("Analysing", told, float(analysis.interval_seconds), pauses=True)
 
 
 def _next_status(
